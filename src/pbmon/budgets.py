@@ -1,0 +1,218 @@
+"""A performance budget and its verdict on one request. Pure: no I/O, no clock, no state."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Limit = Literal["max", "p95", "p99", "availability"]
+
+ALLOWED: Mapping[Limit, float] = {"max": 0.0, "p95": 0.05, "p99": 0.01}
+"""Share of requests that may pass the threshold. max 0 means: alert by count, not by share."""
+
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h)")
+_METHOD = re.compile(r"[A-Z]+")
+
+
+def seconds(value: object) -> float:
+    """A duration as float seconds, from a number of seconds or text such as `300ms` or `1.5s`.
+
+    Raises ValueError for anything else, a negative or an infinite one included.
+    """
+    if isinstance(value, bool):
+        raise ValueError(f"{value!r} is no duration; write seconds, or text such as '300ms'")
+    if isinstance(value, (int, float)):
+        number = float(value)
+    elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
+        number = float(match[1]) * _UNITS[match[2]]
+    else:
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{value!r} is no duration; write seconds, or text such as '300ms'"
+            ) from None
+    if not 0 <= number < float("inf"):
+        raise ValueError(f"{value!r} is no duration; it must be finite and not negative")
+    return number
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one endpoint promises.
+
+    endpoint: route template, as in `http.route` (`/api/users/{user_id}`).
+    max_s: no request may take longer (seconds). p95_s, p99_s: at most 5 % and 1 % of the
+        requests may take longer than this.
+    availability: share of requests that must not end in a 5xx, for example 0.999.
+    method: the budget is for this method only; None is every method.
+
+    Raises ValueError naming the field and the remedy.
+    """
+
+    endpoint: str
+    max_s: float | None = None
+    p95_s: float | None = None
+    p99_s: float | None = None
+    availability: float | None = None
+    method: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.endpoint, str) or not self.endpoint.startswith("/"):
+            raise ValueError(
+                f"budget endpoint {self.endpoint!r} must be a route template starting with '/'"
+            )
+        if self.method is not None and not (
+            isinstance(self.method, str) and _METHOD.fullmatch(self.method)
+        ):
+            raise ValueError(
+                f"budget for {self.endpoint}: method {self.method!r} must be upper case, as GET"
+            )
+        for name in ("max_s", "p95_s", "p99_s"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, self._positive(name, value))
+        if self.availability is not None:
+            self._check_availability(self.availability)
+        if not self.thresholds and self.availability is None:
+            raise ValueError(
+                f"budget for {self.endpoint} promises nothing; "
+                "give max_s, p95_s, p99_s or availability"
+            )
+        self._check_order()
+
+    def _positive(self, name: str, value: object) -> float:
+        try:
+            number = seconds(value)
+        except ValueError as error:
+            raise ValueError(f"budget for {self.endpoint}: {name}: {error}") from None
+        if number == 0:
+            raise ValueError(f"budget for {self.endpoint}: {name} must be above 0")
+        return number
+
+    def _check_availability(self, value: object) -> None:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
+            raise ValueError(
+                f"budget for {self.endpoint}: availability {value!r} must be above 0 and at "
+                "most 1, for example 0.999"
+            )
+
+    def _check_order(self) -> None:
+        ordered = [(n, t) for n in ("p95", "p99", "max") if (t := self.thresholds.get(n))]
+        for (low, low_s), (high, high_s) in zip(ordered, ordered[1:], strict=False):
+            if low_s > high_s:
+                raise ValueError(
+                    f"budget for {self.endpoint}: {low} ({low_s:g} s) is above {high} "
+                    f"({high_s:g} s); the order is p95 ≤ p99 ≤ max"
+                )
+
+    @property
+    def thresholds(self) -> dict[Limit, float]:
+        """Limit → seconds, only those that are set."""
+        pairs: tuple[tuple[Limit, float | None], ...] = (
+            ("max", self.max_s),
+            ("p95", self.p95_s),
+            ("p99", self.p99_s),
+        )
+        return {limit: value for limit, value in pairs if value is not None}
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """Every promise this budget makes, availability included."""
+        promised: tuple[Limit, ...] = tuple(self.thresholds)
+        return (*promised, "availability") if self.availability is not None else promised
+
+    def judge(self, duration_s: float) -> Verdict:
+        """The verdict on a request that took duration_s; a threshold itself is not passed."""
+        passed = tuple(n for n, limit in self.thresholds.items() if duration_s > limit)
+        excess = duration_s - self.max_s if "max" in passed and self.max_s is not None else 0.0
+        return Verdict(self, duration_s, passed, excess)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a budget says of one duration. True when the request stayed within `max`."""
+
+    budget: Budget | None
+    duration_s: float
+    limits: tuple[Limit, ...] = ()
+    excess_s: float = 0.0
+
+    @property
+    def exceeded(self) -> bool:
+        return "max" in self.limits
+
+    def __bool__(self) -> bool:
+        return not self.exceeded
+
+
+class Budgets:
+    """The configured budgets, looked up by method and route; the narrower one wins."""
+
+    __slots__ = ("_by_key", "all")
+
+    def __init__(self, budgets: Iterable[Budget] = ()) -> None:
+        self._by_key = {(b.method, b.endpoint): b for b in budgets}
+        self.all = tuple(self._by_key.values())
+
+    def find(self, method: str | None, route: str | None) -> Budget | None:
+        if route is None:
+            return None
+        return self._by_key.get((method, route)) or self._by_key.get((None, route))
+
+
+def parse_budget(value: object) -> Budget:
+    """A Budget from a Budget, a table of `pbmon.toml`, or text.
+
+    Text: `[METHOD] /route name=value …`, for example
+    `/api/transactions max=500ms p95=300ms p99=400ms` or `GET /api/users max=0.2
+    availability=0.999`. Raises ValueError.
+    """
+    if isinstance(value, Budget):
+        return value
+    if isinstance(value, str):
+        value = _table(value)
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{value!r} is no budget; write a table or '/route max=500ms'")
+    fields: dict[str, Any] = {}
+    for key, item in value.items():
+        name = f"{key}_s" if key in ALLOWED else str(key)
+        if name not in Budget.__dataclass_fields__:
+            raise ValueError(
+                f"budget has no field {key!r}; the fields are endpoint, method, max, p95, p99, "
+                "availability"
+            )
+        if name in fields:
+            raise ValueError(f"budget for {value.get('endpoint')}: {key} is given twice")
+        fields[name] = item
+    if "endpoint" not in fields:
+        raise ValueError(f"budget {dict(value)!r} names no endpoint")
+    return Budget(**fields)
+
+
+def _table(text: str) -> dict[str, object]:
+    words = text.split()
+    table: dict[str, object] = {}
+    if words and _METHOD.fullmatch(words[0]):
+        table["method"] = words.pop(0)
+    if words and words[0].startswith("/"):
+        table["endpoint"] = words.pop(0)
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign or not value:
+            raise ValueError(f"budget {text!r}: {word!r} is not name=value, for example max=500ms")
+        if name in table:
+            raise ValueError(f"budget {text!r}: {name} is given twice")
+        table[name] = _share(text, value) if name == "availability" else value
+    return table
+
+
+def _share(text: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError(
+            f"budget {text!r}: availability {value!r} must be a number, for example 0.999"
+        ) from None

@@ -1,0 +1,440 @@
+"""Everything pbmon emits, declared once: metrics, attributes, log records.
+
+Instruments, documentation, Prometheus names, rules and dashboards are derived from these
+tables or checked against them. A name that is stable in the OpenTelemetry semantic
+conventions is imported from them; a name still in development there is a literal, marked
+`development` (a drift test compares it with the installed conventions); ours are `pbmon.*`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from opentelemetry.semconv.attributes import (
+    client_attributes,
+    db_attributes,
+    error_attributes,
+    http_attributes,
+    network_attributes,
+    server_attributes,
+    url_attributes,
+    user_agent_attributes,
+)
+from opentelemetry.semconv.metrics import db_metrics, http_metrics
+
+VERSION = "0.1.0"
+
+# The semantic conventions whose names this file uses.
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.43.0"
+
+Kind = Literal["counter", "updowncounter", "histogram", "gauge"]
+Stability = Literal["stable", "development", "pbmon"]
+Value = Literal["string", "boolean", "int", "double", "string[]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One attribute of a metric, span or log record.
+
+    values: the finite set it can take, where there is one.
+    """
+
+    name: str
+    type: Value
+    meaning: str
+    stability: Stability = "pbmon"
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One instrument. unit is UCUM; buckets are upper bounds in that unit."""
+
+    name: str
+    kind: Kind
+    unit: str
+    meaning: str
+    attributes: tuple[Attribute, ...] = ()
+    buckets: tuple[float, ...] = ()
+    stability: Stability = "pbmon"
+
+    @property
+    def prometheus_name(self) -> str:
+        """The family's name under Prometheus' `UnderscoreEscapingWithSuffixes`, its default.
+
+        A histogram's series add `_bucket`, `_sum` and `_count` to it.
+        """
+        name = self.name.replace(".", "_")
+        suffix = _PROMETHEUS_UNITS.get(self.unit, "")
+        if self.unit == "1" and self.kind == "gauge":
+            suffix = "ratio"
+        if suffix and not name.endswith("_" + suffix):
+            name += "_" + suffix
+        return name + "_total" if self.kind == "counter" else name
+
+    def prometheus_labels(self) -> tuple[str, ...]:
+        """The attributes as Prometheus labels, `le` and the resource's labels left out."""
+        return tuple(a.name.replace(".", "_") for a in self.attributes)
+
+
+# Units in braces are annotations and leave no suffix (Prometheus' otlptranslator).
+_PROMETHEUS_UNITS = {"s": "seconds", "By": "bytes"}
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One stdlib log record: `message` starts its text, `fields` are its extra attributes."""
+
+    message: str
+    logger: str
+    level: Literal["INFO", "WARNING"]
+    meaning: str
+    fields: tuple[str, ...]
+
+
+# --- attributes: HTTP ---------------------------------------------------------------------
+
+KNOWN_METHODS = frozenset(
+    ("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE")
+)
+"""What `http.request.method` may hold; any other method is `_OTHER` (the conventions' rule)."""
+
+METHOD = Attribute(
+    http_attributes.HTTP_REQUEST_METHOD,
+    "string",
+    "Request method in upper case; `_OTHER` for one the conventions do not know.",
+    "stable",
+    (*sorted(KNOWN_METHODS), "_OTHER"),
+)
+METHOD_ORIGINAL = Attribute(
+    http_attributes.HTTP_REQUEST_METHOD_ORIGINAL,
+    "string",
+    "The method as sent, where `http.request.method` is `_OTHER`.",
+    "stable",
+)
+ROUTE = Attribute(
+    http_attributes.HTTP_ROUTE,
+    "string",
+    "Full route template through mounts and routers; absent where nothing matched.",
+    "stable",
+)
+STATUS = Attribute(
+    http_attributes.HTTP_RESPONSE_STATUS_CODE, "int", "Response status code.", "stable"
+)
+SCHEME = Attribute(url_attributes.URL_SCHEME, "string", "http, https, ws or wss.", "stable")
+PATH = Attribute(url_attributes.URL_PATH, "string", "Path of the request.", "stable")
+QUERY = Attribute(
+    url_attributes.URL_QUERY,
+    "string",
+    "Keys of the query string in their order, every value replaced by REDACTED.",
+    "stable",
+)
+PROTOCOL_VERSION = Attribute(
+    network_attributes.NETWORK_PROTOCOL_VERSION, "string", "HTTP version: 1.1, 2 …", "stable"
+)
+PEER_ADDRESS = Attribute(
+    network_attributes.NETWORK_PEER_ADDRESS,
+    "string",
+    "Address of the TCP peer, only where `client_address` is switched on.",
+    "stable",
+)
+CLIENT_ADDRESS = Attribute(
+    client_attributes.CLIENT_ADDRESS,
+    "string",
+    "The client's address as the server's proxy handling left it, only where "
+    "`client_address` is switched on.",
+    "stable",
+)
+SERVER_ADDRESS = Attribute(
+    server_attributes.SERVER_ADDRESS, "string", "Host of the server or database.", "stable"
+)
+SERVER_PORT = Attribute(
+    server_attributes.SERVER_PORT, "int", "Port of the server or database.", "stable"
+)
+USER_AGENT = Attribute(
+    user_agent_attributes.USER_AGENT_ORIGINAL, "string", "The User-Agent header.", "stable"
+)
+ERROR_TYPE = Attribute(
+    error_attributes.ERROR_TYPE,
+    "string",
+    "Exception class, or the status code of a 5xx answered without one.",
+    "stable",
+)
+
+# --- attributes: databases ------------------------------------------------------------------
+
+DB_SYSTEM = Attribute(
+    db_attributes.DB_SYSTEM_NAME, "string", "Database product: postgresql, sqlite …", "stable"
+)
+DB_NAMESPACE = Attribute(
+    db_attributes.DB_NAMESPACE, "string", "Database the connection is on.", "stable"
+)
+DB_OPERATION = Attribute(
+    db_attributes.DB_OPERATION_NAME, "string", "SELECT, INSERT, COPY …", "stable"
+)
+DB_COLLECTION = Attribute(
+    db_attributes.DB_COLLECTION_NAME, "string", "The table, where there is one only.", "stable"
+)
+DB_SUMMARY = Attribute(
+    db_attributes.DB_QUERY_SUMMARY,
+    "string",
+    "Operations and tables of the statement, short and free of values.",
+    "stable",
+)
+DB_TEXT = Attribute(
+    db_attributes.DB_QUERY_TEXT,
+    "string",
+    "The statement with every literal replaced by `?`; absent where that is in doubt.",
+    "stable",
+)
+DB_STATUS = Attribute(
+    db_attributes.DB_RESPONSE_STATUS_CODE,
+    "string",
+    "SQLSTATE, or the product's own code where it has no SQLSTATE.",
+    "stable",
+)
+DB_BATCH_SIZE = Attribute(
+    db_attributes.DB_OPERATION_BATCH_SIZE, "int", "Statements in a batch, from 2.", "stable"
+)
+DB_RETURNED_ROWS = Attribute(
+    "db.response.returned_rows", "int", "Rows given back to the caller.", "development"
+)
+DB_AFFECTED_ROWS = Attribute(
+    "pbmon.db.affected_rows", "int", "Rows an INSERT, UPDATE, DELETE or COPY changed."
+)
+DB_SLOW = Attribute(
+    "pbmon.db.slow",
+    "boolean",
+    "Whether the statement took longer than `slow_query_s`.",
+    values=("true", "false"),
+)
+
+# --- attributes: pbmon ------------------------------------------------------------------------
+
+SLOW = Attribute(
+    "pbmon.slow", "boolean", "The request took longer than `slow_request_s`.", values=("true",)
+)
+BUDGET_EXCEEDED = Attribute(
+    "pbmon.budget.exceeded",
+    "boolean",
+    "Whether the request took longer than its budget's `max`.",
+    values=("true", "false"),
+)
+BUDGET_LIMITS = Attribute(
+    "pbmon.budget.limits", "string[]", "Every threshold of the budget that was passed."
+)
+BUDGET_EXCESS = Attribute("pbmon.budget.excess", "double", "Seconds beyond `max`.")
+BUDGET_LIMIT = Attribute(
+    "pbmon.budget.limit",
+    "string",
+    "Which promise of the budget.",
+    values=("max", "p95", "p99", "availability"),
+)
+WEBSOCKET_CLOSE_CODE = Attribute(
+    "pbmon.websocket.close_code", "int", "Close code of the WebSocket (RFC 6455, 7.4)."
+)
+WEBSOCKET_ID = Attribute(
+    "pbmon.websocket.connection_id", "string", "Random id of the connection, as in the logs."
+)
+FEATURE_NAME = Attribute(
+    "pbmon.feature.name", "string", "Registered feature, else `_other`."
+)
+FEATURE_ACTION = Attribute(
+    "pbmon.feature.action", "string", "What was done.", values=("viewed", "clicked", "completed")
+)
+CURRENCY = Attribute("pbmon.currency", "string", "ISO 4217 code of the amounts counted.")
+TRANSACTION_KIND = Attribute(
+    "pbmon.transaction.kind", "string", "Kind of transaction.", values=("charge",)
+)
+TRANSACTION_STATUS = Attribute(
+    "pbmon.transaction.status",
+    "string",
+    "Status the application reported.",
+    values=("pending", "completed", "failed", "cancelled"),
+)
+WINDOW = Attribute(
+    "pbmon.window", "string", "Length of the look-back.", values=("24h", "7d", "30d")
+)
+CALL = Attribute("pbmon.call", "string", "Function of pbmon's API that refused its input.")
+REASON = Attribute("pbmon.reason", "string", "Why, as a short fixed word.")
+
+# --- metrics ----------------------------------------------------------------------------------
+
+# Both bucket lists are those of the semantic conventions.
+_HTTP_BUCKETS = (
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,
+)  # fmt: skip
+_DB_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+
+REQUEST_DURATION = Metric(
+    http_metrics.HTTP_SERVER_REQUEST_DURATION,
+    "histogram",
+    "s",
+    "Time from the request's start to the last byte of its answer.",
+    (METHOD, SCHEME, PROTOCOL_VERSION, ROUTE, STATUS, ERROR_TYPE),
+    _HTTP_BUCKETS,
+    "stable",
+)
+ACTIVE_REQUESTS = Metric(
+    "http.server.active_requests",
+    "updowncounter",
+    "{request}",
+    "Requests being answered now.",
+    (METHOD, SCHEME),
+    stability="development",
+)
+SLOW_REQUESTS = Metric(
+    "pbmon.http.server.slow_requests",
+    "counter",
+    "{request}",
+    "Requests that took longer than `slow_request_s`.",
+    (METHOD, ROUTE),
+)
+ABORTED_REQUESTS = Metric(
+    "pbmon.http.server.aborted_requests",
+    "counter",
+    "{request}",
+    "Requests that ended before the last byte of an answer, without an exception of the app.",
+    (METHOD, ROUTE),
+)
+WEBSOCKET_CONNECTIONS = Metric(
+    "pbmon.websocket.connections",
+    "updowncounter",
+    "{connection}",
+    "WebSockets that are open now.",
+    (ROUTE,),
+)
+QUERY_DURATION = Metric(
+    db_metrics.DB_CLIENT_OPERATION_DURATION,
+    "histogram",
+    "s",
+    "Time a statement kept the caller waiting in the driver, fetching included.",
+    (
+        DB_SYSTEM, DB_NAMESPACE, DB_OPERATION, DB_COLLECTION, SERVER_ADDRESS, SERVER_PORT,
+        ERROR_TYPE, DB_STATUS, DB_SLOW,
+    ),
+    _DB_BUCKETS,
+    "stable",
+)  # fmt: skip
+SLOW_QUERIES = Metric(
+    "pbmon.db.slow_queries",
+    "counter",
+    "{query}",
+    "Statements that took longer than `slow_query_s`.",
+    (DB_SYSTEM, DB_SUMMARY),
+)
+QUERY_ERRORS = Metric(
+    "pbmon.db.errors",
+    "counter",
+    "{error}",
+    "Statements that failed.",
+    (DB_SYSTEM, ERROR_TYPE, DB_STATUS),
+)
+BUDGET_REQUESTS = Metric(
+    "pbmon.budget.requests",
+    "counter",
+    "{request}",
+    "Requests that a promise of a budget applies to.",
+    (METHOD, ROUTE, BUDGET_LIMIT),
+)
+BUDGET_BREACHES = Metric(
+    "pbmon.budget.breaches",
+    "counter",
+    "{request}",
+    "Requests that broke a promise of a budget.",
+    (METHOD, ROUTE, BUDGET_LIMIT),
+)
+BUDGET_THRESHOLD = Metric(
+    "pbmon.budget.threshold",
+    "gauge",
+    "s",
+    "The limit that a budget sets.",
+    (METHOD, ROUTE, BUDGET_LIMIT),
+)
+BUDGET_ALLOWED = Metric(
+    "pbmon.budget.allowed",
+    "gauge",
+    "1",
+    "Share of requests that may break the promise: p95 0.05, p99 0.01, max 0.",
+    (METHOD, ROUTE, BUDGET_LIMIT),
+)
+FEATURE_USAGE = Metric(
+    "pbmon.feature.usage",
+    "counter",
+    "{use}",
+    "Uses of the product's features.",
+    (FEATURE_NAME, FEATURE_ACTION),
+)
+REVENUE = Metric(
+    "pbmon.revenue",
+    "counter",
+    "{currency}",
+    "Completed charges in major units, summed as exact integers of minor units.",
+    (CURRENCY,),
+)
+TRANSACTIONS = Metric(
+    "pbmon.transactions",
+    "counter",
+    "{transaction}",
+    "Transactions reported by the application.",
+    (TRANSACTION_KIND, TRANSACTION_STATUS),
+)
+USERS_ACTIVE = Metric(
+    "pbmon.users.active",
+    "gauge",
+    "{user}",
+    "Users active within the window, by the configured query.",
+    (WINDOW,),
+)
+REFUSED_CALLS = Metric(
+    "pbmon.refused_calls",
+    "counter",
+    "{call}",
+    "Calls of pbmon's API refused for a wrong value.",
+    (CALL, REASON),
+)
+
+METRICS: tuple[Metric, ...] = tuple(m for m in tuple(globals().values()) if isinstance(m, Metric))
+ATTRIBUTES: tuple[Attribute, ...] = tuple(
+    a for a in tuple(globals().values()) if isinstance(a, Attribute)
+)
+
+# --- log records --------------------------------------------------------------------------------
+
+REQUEST_COMPLETED = Log(
+    "Request completed",
+    "pbmon.http",
+    "INFO",
+    "A request ended; with `request_log=notable` only a slow, failed or over-budget one.",
+    ("endpoint", "method", "duration", "status", "slow"),
+)
+SLOW_QUERY = Log(
+    "Slow query detected",
+    "pbmon.db",
+    "WARNING",
+    "A statement took longer than `slow_query_s`; its literals are removed.",
+    ("query", "duration", "rows"),
+)
+BUDGET_EXCEEDED_LOG = Log(
+    "Performance budget exceeded",
+    "pbmon.budget",
+    "WARNING",
+    "A request took longer than its budget's `max`.",
+    ("endpoint", "method", "duration", "budget", "exceeded"),
+)
+WEBSOCKET_CONNECTED = Log(
+    "WebSocket connected",
+    "pbmon.websocket",
+    "INFO",
+    "A WebSocket was accepted; total is of this process.",
+    ("connection_id", "total_connections", "endpoint"),
+)
+WEBSOCKET_DISCONNECTED = Log(
+    "WebSocket disconnected",
+    "pbmon.websocket",
+    "INFO",
+    "A WebSocket ended; total is of this process.",
+    ("connection_id", "total_connections", "endpoint", "code"),
+)
+LOGS: tuple[Log, ...] = tuple(r for r in tuple(globals().values()) if isinstance(r, Log))

@@ -1,0 +1,204 @@
+"""What configure() built, and the Protocols at which the layers meet.
+
+Before configure() every sink is a no-op, so hooks and business calls are always safe.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pbmon.settings import Settings
+
+Scope = dict[str, Any]
+"""An ASGI connection scope."""
+
+RECORD = "pbmon.request"
+"""Scope key of the RequestRecord: present means that this request is already observed."""
+
+PEER = "pbmon.peer"
+"""Scope key of the raw TCP peer, set by a server's hook before proxy headers are applied."""
+
+
+class RequestRecord(Protocol):
+    """One HTTP request under way. A hook reports what it sees; nothing here raises.
+
+    Order: response_started? → response_completed? → failed? → closed, each at most once.
+    """
+
+    route: str | None
+    """Full route template; a framework's hook sets it as soon as it knows."""
+
+    def response_started(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """The answer's head was handed to the server (`http.response.start`)."""
+
+    def response_completed(self) -> None:
+        """The last byte of the answer was handed to the server."""
+
+    def failed(self, error: BaseException) -> None:
+        """The application raised."""
+
+    def closed(self) -> None:
+        """The application returned or raised: nothing more will happen."""
+
+
+class WebSocketRecord(Protocol):
+    """One WebSocket under way. Order: accepted? → disconnected? → failed? → closed."""
+
+    route: str | None
+
+    def accepted(self) -> None: ...
+
+    def disconnected(self, code: int) -> None:
+        """Either side closed it with this code (RFC 6455, 7.4)."""
+
+    def failed(self, error: BaseException) -> None: ...
+
+    def closed(self) -> None: ...
+
+
+class RequestSink(Protocol):
+    """Where the hooks of servers and frameworks report."""
+
+    def request(self, scope: Scope) -> RequestRecord | None:
+        """Start observing an `http` scope; None means: leave this request alone.
+
+        The record's span is current in the caller's context until closed().
+        """
+
+    def websocket(self, scope: Scope) -> WebSocketRecord | None:
+        """Start observing a `websocket` scope, likewise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """What a connection is connected to."""
+
+    system: str
+    """`db.system.name`: postgresql, sqlite …"""
+    namespace: str | None = None
+    address: str | None = None
+    port: int | None = None
+
+
+class QueryRecord(Protocol):
+    """One statement under way; its clock runs from QuerySink.query().
+
+    A hook that hands rows out later stops the clock between the driver's calls, so that the
+    duration is the time spent in the driver and not the application's time between fetches.
+    """
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    def finish(
+        self,
+        *,
+        returned: int | None = None,
+        affected: int | None = None,
+        error: BaseException | None = None,
+        status_code: str | None = None,
+    ) -> None:
+        """The statement is over; a second call does nothing.
+
+        returned: rows handed to the caller. affected: rows changed. status_code: SQLSTATE.
+        """
+
+
+class QuerySink(Protocol):
+    """Where the hooks of database drivers report."""
+
+    def query(
+        self,
+        database: Database,
+        statement: str | None,
+        *,
+        operation: str | None = None,
+        batch_size: int | None = None,
+    ) -> QueryRecord | None:
+        """Start observing a statement; None means: do not observe (ours, or suppressed).
+
+        statement: SQL text as given, literals included; they are removed before anything
+        leaves. operation: name of an operation that has no SQL text, such as COMMIT.
+        batch_size: statements executed by this one call, where there is more than one.
+        """
+
+
+class StoreReader(Protocol):
+    """Figures read from a database."""
+
+    def active_users(self) -> Mapping[str, int]:
+        """Window (24h, 7d, 30d) → users active within it."""
+
+
+class _NoRequests:
+    def request(self, scope: Scope) -> None:
+        return None
+
+    def websocket(self, scope: Scope) -> None:
+        return None
+
+
+class _NoQueries:
+    def query(
+        self,
+        database: Database,
+        statement: str | None,
+        *,
+        operation: str | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        return None
+
+
+@dataclass(slots=True)
+class HookState:
+    """What became of one hook, for the start line and `pbmon doctor`."""
+
+    name: str
+    mode: str
+    state: str
+    """active, waiting (its library is not imported yet), skipped."""
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Runtime:
+    """The parts in use. Replaced field by field by wiring.configure(), read by the hooks."""
+
+    settings: Settings = field(default_factory=Settings)
+    requests: RequestSink = field(default_factory=_NoRequests)
+    queries: QuerySink = field(default_factory=_NoQueries)
+    store: StoreReader | None = None
+    flush: Callable[[float], bool] = lambda timeout_s: True
+    hooks: dict[str, HookState] = field(default_factory=dict)
+    configured: bool = False
+
+
+active = Runtime()
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """pbmon took what was handed to it."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """pbmon did not take what was handed to it. Falsy. reason: a short fixed word."""
+
+    reason: str
+
+    def __bool__(self) -> bool:
+        return False
+
+
+def logger(area: str) -> logging.Logger:
+    """The stdlib logger `pbmon.<area>`."""
+    return logging.getLogger(f"pbmon.{area}")

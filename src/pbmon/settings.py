@@ -1,0 +1,385 @@
+"""Every setting: one table of field, environment variables, default and meaning.
+
+Order of precedence: keyword of configure(), environment, `pbmon.toml` (or `[tool.pbmon]` of
+`pyproject.toml`), default. A setting that can't be used is a Problem, one line naming it, its
+source and the remedy; the next source in the order takes its place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, cast
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+from pbmon.budgets import Budget, Budgets, parse_budget, seconds
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Mode = Literal["pbmon", "upstream", "off"]
+
+PREFIX = "PBMON_"
+CONFIG_VARIABLE = "PBMON_CONFIG"
+FILE = "pbmon.toml"
+
+
+class SettingsError(ValueError):
+    """A setting that can't be used, under strict."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One unusable setting. str() is the line a person reads."""
+
+    name: str
+    source: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"pbmon: setting {self.name} ({self.source}): {self.message}"
+
+
+def _setting(
+    default: Any, parse: Callable[[Any], Any], meaning: str, *variables: str
+) -> Any:
+    """One row of the table. variables: standard OTEL_* names read after PBMON_<NAME>."""
+    row = {"default": default, "parse": parse, "meaning": meaning, "variables": variables}
+    return field(default_factory=lambda: default, metadata=row)
+
+
+class _PartlyUsable(ValueError):
+    """Some items of a list are wrong: the others are kept."""
+
+    def __init__(self, usable: Any, messages: list[str]) -> None:
+        super().__init__("; ".join(messages))
+        self.usable = usable
+        self.messages = messages
+
+
+# --- parsers: each takes what a keyword, a TOML value or an environment string may be, and
+# --- raises ValueError saying what would be right ------------------------------------------------
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in ("true", "1", "yes", "on"):
+        return True
+    if isinstance(value, str) and value.strip().lower() in ("false", "0", "no", "off"):
+        return False
+    raise ValueError(f"{value!r} is not true or false")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    raise ValueError(f"{value!r} is not a text with something in it")
+
+
+def _above_zero(value: Any) -> float:
+    number = seconds(value)
+    if number == 0:
+        raise ValueError("must be above 0")
+    return number
+
+
+def _url(value: Any) -> str:
+    text = _text(value)
+    if not re.match(r"https?://[^/\s]+", text):
+        raise ValueError("must be a URL such as http://localhost:4318")
+    return text
+
+
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value in words:
+            return str(value)
+        raise ValueError(f"{value!r} is not one of {', '.join(words)}")
+
+    return parse
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    """Text parted by commas, or a sequence of texts."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, Sequence) and all(isinstance(v, str) and v for v in value):
+        return tuple(value)
+    raise ValueError(f"{value!r} is not a list of texts (in the environment, parted by commas)")
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    patterns = _words(value)
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    return patterns
+
+
+def _networks(value: Any) -> tuple[Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(word) for word in _words(value))
+    except ValueError as error:
+        raise ValueError(f"{error}; write networks such as 10.0.0.0/8") from None
+
+
+def _budgets(value: Any) -> Budgets:
+    if isinstance(value, Budgets):
+        return value
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(";") if part.strip()]
+    if isinstance(value, (Budget, Mapping)) or not isinstance(value, Iterable):
+        raise ValueError("must be a list of budgets ([[budgets]] in pbmon.toml)")
+    good: list[Budget] = []
+    bad: list[str] = []
+    for item in value:
+        try:
+            good.append(parse_budget(item))
+        except ValueError as error:
+            bad.append(str(error))
+    if bad:
+        raise _PartlyUsable(Budgets(good), bad)
+    return Budgets(good)
+
+
+def _currency(value: Any) -> str:
+    text = _text(value)
+    if not re.fullmatch(r"[A-Z]{3}", text):
+        raise ValueError(f"{value!r} is no ISO 4217 code, such as USD")
+    return text
+
+
+def _modes(value: Any) -> Mapping[str, Mode]:
+    if isinstance(value, str):
+        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+        value = {name.strip(): mode.strip() for name, _, mode in pairs}
+    if not isinstance(value, Mapping):
+        raise ValueError("must be name=mode pairs, such as psycopg2=upstream,sqlite3=off")
+    for name, mode in value.items():
+        if mode not in ("pbmon", "upstream", "off"):
+            raise ValueError(f"mode {mode!r} of hook {name} is not one of pbmon, upstream, off")
+    return MappingProxyType(dict(value))
+
+
+def _public(value: Any) -> bool | tuple[str, ...] | Callable[[Mapping[str, Any]], bool]:
+    if callable(value):
+        return cast("Callable[[Mapping[str, Any]], bool]", value)
+    try:
+        return _flag(value)
+    except ValueError:
+        paths = _words(value)
+    if not all(path.startswith("/") for path in paths):
+        raise ValueError("must be true, false, paths starting with '/', or a function of the scope")
+    return paths
+
+
+_PRIVATE_PEERS = (
+    "127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7",
+    "fe80::/10",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings in force; immutable. `sources` says where each one came from."""
+
+    service_name: str | None = _setting(
+        None, _text, "Name of the service on everything it emits.", "OTEL_SERVICE_NAME"
+    )
+    endpoint: str = _setting(
+        "http://localhost:4318",
+        _url,
+        "Base URL of the OTLP receiver; /v1/traces and /v1/metrics are added to it.",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    )
+    engine: str = _setting("sdk", _one_of("sdk"), "Telemetry engine; sdk is OpenTelemetry's own.")
+    strict: bool = _setting(
+        "pytest" in sys.modules,
+        _flag,
+        "Raise ValueError for a wrong value handed to the API instead of refusing it quietly. "
+        "On by default under pytest.",
+    )
+    slow_request_s: float = _setting(
+        1.0, _above_zero, "A request that takes longer is slow (seconds, or 800ms)."
+    )
+    slow_query_s: float = _setting(
+        0.1, _above_zero, "A statement that takes longer is slow (seconds, or 80ms)."
+    )
+    request_log: str = _setting(
+        "notable",
+        _one_of("notable", "all", "off"),
+        'Which requests log "Request completed": notable is slow, failed or over budget.',
+    )
+    budgets: Budgets = _setting(
+        Budgets(), _budgets, "Performance budgets: [[budgets]], or '/route max=500ms p95=300ms; …'."
+    )
+    features: tuple[str, ...] = _setting(
+        (),
+        _words,
+        "Names track_feature() counts by; any other is `_other`. Empty: the first 100 used.",
+    )
+    base_currency: str = _setting("USD", _currency, "Currency that reports are kept in.")
+    users_url: str | None = _setting(
+        None,
+        _text,
+        "Database of users_query, as an SQLAlchemy URL; env:NAME reads it from that variable.",
+    )
+    users_query: str | None = _setting(
+        None,
+        _text,
+        "SELECT giving one number, the active users; :since is the start of the window (UTC).",
+    )
+    hooks: Mapping[str, Mode] = _setting(
+        MappingProxyType({}),
+        _modes,
+        "Mode of single hooks: pbmon, upstream or off, as psycopg2=upstream,sqlite3=off.",
+    )
+    excluded_urls: tuple[str, ...] = _setting(
+        (),
+        _patterns,
+        "Requests whose URL any of these regular expressions finds are not observed.",
+        "OTEL_PYTHON_ASGI_EXCLUDED_URLS",
+        "OTEL_PYTHON_EXCLUDED_URLS",
+    )
+    stream_routes: tuple[str, ...] = _setting(
+        (), _words, "Routes judged on their first byte, as text/event-stream answers always are."
+    )
+    public_endpoint: bool | tuple[str, ...] | Callable[[Mapping[str, Any]], bool] = _setting(
+        False,
+        _public,
+        "Whether an inbound trace context becomes a link and not the parent: true, false, path "
+        "prefixes, or a function of the ASGI scope.",
+    )
+    trusted_peers: tuple[Network, ...] = _setting(
+        _networks(_PRIVATE_PEERS),
+        _networks,
+        "Networks whose sampled flag counts; for other peers the local sampler decides.",
+    )
+    client_address: bool = _setting(
+        False, _flag, "Put the client's IP address on server spans (it is personal data)."
+    )
+    sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
+
+    def hook_mode(self, library: str) -> Mode:
+        return self.hooks.get(library, "pbmon")
+
+    def source(self, name: str) -> str:
+        return self.sources.get(name, "default")
+
+
+FIELDS: Mapping[str, dataclasses.Field[Any]] = MappingProxyType(
+    {f.name: f for f in dataclasses.fields(Settings) if f.metadata}
+)
+
+
+def variables(name: str) -> tuple[str, ...]:
+    """The environment variables of a setting, the first one that is set wins."""
+    return (PREFIX + name.upper(), *FIELDS[name].metadata["variables"])
+
+
+def resolve(
+    keywords: Mapping[str, Any] = MappingProxyType({}),
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> tuple[Settings, list[Problem]]:
+    """The settings in force and what could not be used of the sources.
+
+    environ: the process environment if left out. directory: where `pbmon.toml` is looked for,
+    the working directory if left out.
+    """
+    environ = os.environ if environ is None else environ
+    problems: list[Problem] = []
+    layers = [
+        _defined("configure()", keywords, problems),
+        _from_environment(environ, problems),
+        _from_file(environ, directory, problems),
+    ]
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for layer in layers:
+        for name, (source, raw) in layer.items():
+            if name in values:
+                continue
+            try:
+                values[name] = FIELDS[name].metadata["parse"](raw)
+                sources[name] = source
+            except _PartlyUsable as error:
+                values[name], sources[name] = error.usable, source
+                problems += [Problem(name, source, f"{m}; it is ignored") for m in error.messages]
+            except ValueError as error:
+                problems.append(Problem(name, source, f"{error}; it is ignored"))
+    return Settings(**values, sources=MappingProxyType(sources)), problems
+
+
+_Layer = dict[str, tuple[str, Any]]
+
+
+def _defined(source: str, values: Mapping[str, Any], problems: list[Problem]) -> _Layer:
+    known: _Layer = {}
+    for name, value in values.items():
+        if name in FIELDS:
+            known[name] = (source, value)
+        else:
+            problems.append(Problem(name, source, _unknown(name, FIELDS)))
+    return known
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    hint = f"did you mean {close[0]}?" if close else "see `pbmon doctor` for those there are"
+    return f"there is no such setting; {hint} It is ignored"
+
+
+def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> _Layer:
+    found: _Layer = {}
+    by_variable = {PREFIX + name.upper(): name for name in FIELDS}
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE:
+            continue
+        if variable not in by_variable and not variable.startswith("PBMON_TEST_"):
+            problems.append(Problem(variable, "environment", _unknown(variable, by_variable)))
+    for name in FIELDS:
+        for variable in variables(name):
+            if environ.get(variable, "").strip():  # set but empty is unset, as in OpenTelemetry
+                found[name] = (f"environment {variable}", environ[variable])
+                break
+    return found
+
+
+def _from_file(
+    environ: Mapping[str, str], directory: Path | None, problems: list[Problem]
+) -> _Layer:
+    wanted = environ.get(CONFIG_VARIABLE)
+    base = directory or Path.cwd()
+    candidates = [Path(wanted)] if wanted else [base / FILE, base / "pyproject.toml"]
+    for path in candidates:
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            if wanted:
+                problems.append(
+                    Problem(CONFIG_VARIABLE, "environment", f"{path} does not exist; create it")
+                )
+            continue
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            problems.append(Problem(str(path), "file", f"can't be read: {error}; it is ignored"))
+            continue
+        if path.name == "pyproject.toml":
+            table = table.get("tool", {}).get("pbmon")
+            if table is None:
+                continue
+        return _defined(str(path), table, problems)
+    return {}

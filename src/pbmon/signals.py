@@ -1,0 +1,168 @@
+"""From a catalogue entry to an OpenTelemetry API instrument, and the guard around our own code.
+
+Only the API is used here, so the business and worker layers work on whatever provider is set.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from opentelemetry import metrics
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from pbmon.catalog import SCHEMA_URL, VERSION, Metric
+
+SCOPE = "pbmon"
+MAX_SERIES = 2000
+"""Series an instrument may have in one process; what comes after is counted in one overflow
+series, as the OpenTelemetry metrics SDK specification names it."""
+
+OVERFLOW = (("otel.metric.overflow", True),)
+
+# Outside the OpenTelemetry log pipeline: a failing exporter must not feed itself.
+INTERNAL_LOGGER = "pbmon.internal"
+_log = logging.getLogger(INTERNAL_LOGGER)
+_SILENCE_S = 60.0
+_last_told: dict[str, float] = {}
+
+reraise = False
+"""Set by pbmon's own tests, where a fault of ours must be seen."""
+
+
+def tell(key: str, message: str, *args: object, exc_info: bool = False) -> None:
+    """Log a warning about ourselves, at most once a minute for each key."""
+    now = time.monotonic()
+    if now - _last_told.get(key, -_SILENCE_S) >= _SILENCE_S:
+        _last_told[key] = now
+        _log.warning(message, *args, exc_info=exc_info)
+
+
+@contextmanager
+def guard(what: str) -> Iterator[None]:
+    """The one place where a failure of ours is caught: the application goes on, we say so once
+    a minute. `what` names the work, for example `request hook`."""
+    try:
+        yield
+    except Exception as error:
+        failed(what, error)
+
+
+def failed(what: str, error: Exception) -> None:
+    """guard()'s verdict, for hot paths that spell out the `try` themselves."""
+    if reraise:
+        raise error
+    tell(
+        f"{what}:{type(error).__name__}",
+        "pbmon: %s failed with %s; the application is not affected. Please report it.",
+        what,
+        type(error).__name__,
+        exc_info=True,
+    )
+
+
+# --- instruments -------------------------------------------------------------------------------
+
+Key = tuple[tuple[str, Any], ...]
+"""Attributes of one series, as sorted by the caller; hashable."""
+
+
+def meter() -> metrics.Meter:
+    return metrics.get_meter(SCOPE, VERSION, schema_url=SCHEMA_URL)
+
+
+class Counts:
+    """A counter or up/down counter of one catalogue entry, cheap enough for every request.
+
+    An `add` is one dictionary look-up and one C-level step of `itertools.count`, which the
+    interpreter cannot interrupt, so threads lose nothing and nothing is locked. The instrument
+    is observable: the SDK reads the totals once per export, exactly.
+    """
+
+    __slots__ = ("_cells", "_lock", "_metric")
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._cells: dict[Key, Cell] = {}
+        self._lock = threading.Lock()
+
+    def bind(self, meter: metrics.Meter) -> None:
+        """Create the instrument on this meter; its values are the totals held here."""
+        observe(self._metric, self._observe, meter=meter)
+
+    def cell(self, key: Key) -> Cell:
+        """The series of these attributes, made at the first call; keep it to count fast."""
+        cell = self._cells.get(key)
+        return cell if cell is not None else self._add_cell(key)
+
+    def _add_cell(self, key: Key) -> Cell:
+        with self._lock:
+            if len(self._cells) >= MAX_SERIES:
+                key = OVERFLOW
+            return self._cells.setdefault(key, Cell())
+
+    def clear(self) -> None:
+        self._cells = {}
+
+    def _observe(self) -> Iterable[Observation]:
+        return [Observation(cell.value, dict(key)) for key, cell in list(self._cells.items())]
+
+
+class Cell:
+    __slots__ = ("down", "up")
+
+    def __init__(self) -> None:
+        self.up = itertools.count().__next__
+        self.down = itertools.count().__next__
+
+    @property
+    def value(self) -> int:
+        """Ups less downs. Reading steps both counts, so the steps of reads cancel out."""
+        return self.up() - self.down()
+
+
+def observe(
+    metric: Metric,
+    read: Callable[[], Iterable[Observation]],
+    *,
+    meter: metrics.Meter | None = None,
+) -> None:
+    """Create the observable instrument of a catalogue entry; `read` gives its series.
+
+    A failing `read` is reported by guard() and leaves the series out of that export.
+    """
+
+    def callback(_options: CallbackOptions) -> Iterable[Observation]:
+        with guard(f"reading {metric.name}"):
+            return list(read())
+        return []
+
+    target = meter or globals()["meter"]()
+    create = {
+        "counter": target.create_observable_counter,
+        "updowncounter": target.create_observable_up_down_counter,
+        "gauge": target.create_observable_gauge,
+    }[metric.kind]
+    create(metric.name, [callback], unit=metric.unit, description=metric.meaning)
+
+
+def histogram(
+    metric: Metric, *, extra_buckets: Iterable[float] = (), meter: metrics.Meter
+) -> metrics.Histogram:
+    """The histogram of a catalogue entry; extra_buckets are further bounds, such as budgets."""
+    return meter.create_histogram(
+        metric.name,
+        unit=metric.unit,
+        description=metric.meaning,
+        explicit_bucket_boundaries_advisory=sorted({*metric.buckets, *extra_buckets}),
+    )
+
+
+def key(attributes: Mapping[str, Any]) -> Key:
+    """Attributes as the key of a series."""
+    return tuple(sorted(attributes.items()))
