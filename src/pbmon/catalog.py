@@ -13,6 +13,7 @@ from typing import Literal
 
 from opentelemetry.semconv.attributes import (
     client_attributes,
+    code_attributes,
     db_attributes,
     error_attributes,
     http_attributes,
@@ -210,6 +211,16 @@ DB_SLOW = Attribute(
     values=("true", "false"),
 )
 
+CODE_FILE = Attribute(
+    code_attributes.CODE_FILE_PATH, "string", "File of a slow statement's caller.", "stable"
+)
+CODE_LINE = Attribute(
+    code_attributes.CODE_LINE_NUMBER, "int", "Line of a slow statement's caller.", "stable"
+)
+CODE_FUNCTION = Attribute(
+    code_attributes.CODE_FUNCTION_NAME, "string", "Function of a slow statement's caller.", "stable"
+)
+
 # --- attributes: pbmon ------------------------------------------------------------------------
 
 SLOW = Attribute(
@@ -237,9 +248,7 @@ WEBSOCKET_CLOSE_CODE = Attribute(
 WEBSOCKET_ID = Attribute(
     "pbmon.websocket.connection_id", "string", "Random id of the connection, as in the logs."
 )
-FEATURE_NAME = Attribute(
-    "pbmon.feature.name", "string", "Registered feature, else `_other`."
-)
+FEATURE_NAME = Attribute("pbmon.feature.name", "string", "Registered feature, else `_other`.")
 FEATURE_ACTION = Attribute(
     "pbmon.feature.action", "string", "What was done.", values=("viewed", "clicked", "completed")
 )

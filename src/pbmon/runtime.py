@@ -127,11 +127,45 @@ class QuerySink(Protocol):
         """
 
 
+class RevenueSink(Protocol):
+    """Where track_revenue() reports; the amount is checked already."""
+
+    def charge(self, minor: int, currency: str, transaction_id: str, status: str) -> Verdict: ...
+
+
+class FeatureSink(Protocol):
+    """Where track_feature() reports; the action is checked already."""
+
+    def use(self, feature: str, action: str, metadata: Mapping[str, Any]) -> Verdict: ...
+
+
 class StoreReader(Protocol):
     """Figures read from a database."""
 
     def active_users(self) -> Mapping[str, int]:
         """Window (24h, 7d, 30d) → users active within it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """pbmon took what was handed to it."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """pbmon did not take what was handed to it. Falsy. reason: a short fixed word."""
+
+    reason: str
+
+    def __bool__(self) -> bool:
+        return False
+
+
+Verdict = Accepted | Refused
+NOT_CONFIGURED = Refused("not_configured")
 
 
 class _NoRequests:
@@ -172,31 +206,18 @@ class Runtime:
     settings: Settings = field(default_factory=Settings)
     requests: RequestSink = field(default_factory=_NoRequests)
     queries: QuerySink = field(default_factory=_NoQueries)
+    revenue: RevenueSink | None = None
+    features: FeatureSink | None = None
     store: StoreReader | None = None
+    refusals: Callable[[str, str], None] = lambda call, reason: None
+    """Counts a call of the API that was refused: (call, reason)."""
     flush: Callable[[float], bool] = lambda timeout_s: True
+    open_websockets: Callable[[], int] = lambda: 0
     hooks: dict[str, HookState] = field(default_factory=dict)
     configured: bool = False
 
 
 active = Runtime()
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """pbmon took what was handed to it."""
-
-    def __bool__(self) -> bool:
-        return True
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """pbmon did not take what was handed to it. Falsy. reason: a short fixed word."""
-
-    reason: str
-
-    def __bool__(self) -> bool:
-        return False
 
 
 def logger(area: str) -> logging.Logger:

@@ -50,9 +50,7 @@ class Problem:
         return f"pbmon: setting {self.name} ({self.source}): {self.message}"
 
 
-def _setting(
-    default: Any, parse: Callable[[Any], Any], meaning: str, *variables: str
-) -> Any:
+def _setting(default: Any, parse: Callable[[Any], Any], meaning: str, *variables: str) -> Any:
     """One row of the table. variables: standard OTEL_* names read after PBMON_<NAME>."""
     row = {"default": default, "parse": parse, "meaning": meaning, "variables": variables}
     return field(default_factory=lambda: default, metadata=row)
@@ -96,7 +94,9 @@ def _above_zero(value: Any) -> float:
 
 def _url(value: Any) -> str:
     text = _text(value)
-    if not re.match(r"https?://[^/\s]+", text):
+    if "://" not in text:
+        text = f"http://{text}"  # host:port, as gRPC endpoints are often written
+    if not re.fullmatch(r"https?://[^/\s]+\S*", text):
         raise ValueError("must be a URL such as http://localhost:4318")
     return text
 

@@ -16,9 +16,8 @@ from typing import Any
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
 
-from pbmon.catalog import SCHEMA_URL, VERSION, Metric
+from pbmon.catalog import Metric
 
-SCOPE = "pbmon"
 MAX_SERIES = 2000
 """Series an instrument may have in one process; what comes after is counted in one overflow
 series, as the OpenTelemetry metrics SDK specification names it."""
@@ -72,10 +71,6 @@ Key = tuple[tuple[str, Any], ...]
 """Attributes of one series, as sorted by the caller; hashable."""
 
 
-def meter() -> metrics.Meter:
-    return metrics.get_meter(SCOPE, VERSION, schema_url=SCHEMA_URL)
-
-
 class Counts:
     """A counter or up/down counter of one catalogue entry, cheap enough for every request.
 
@@ -84,16 +79,12 @@ class Counts:
     is observable: the SDK reads the totals once per export, exactly.
     """
 
-    __slots__ = ("_cells", "_lock", "_metric")
+    __slots__ = ("_cells", "_lock")
 
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
+    def __init__(self, metric: Metric, meter: metrics.Meter) -> None:
         self._cells: dict[Key, Cell] = {}
         self._lock = threading.Lock()
-
-    def bind(self, meter: metrics.Meter) -> None:
-        """Create the instrument on this meter; its values are the totals held here."""
-        observe(self._metric, self._observe, meter=meter)
+        observe(metric, self._observe, meter=meter)
 
     def cell(self, key: Key) -> Cell:
         """The series of these attributes, made at the first call; keep it to count fast."""
@@ -105,9 +96,6 @@ class Counts:
             if len(self._cells) >= MAX_SERIES:
                 key = OVERFLOW
             return self._cells.setdefault(key, Cell())
-
-    def clear(self) -> None:
-        self._cells = {}
 
     def _observe(self) -> Iterable[Observation]:
         return [Observation(cell.value, dict(key)) for key, cell in list(self._cells.items())]
@@ -130,7 +118,7 @@ def observe(
     metric: Metric,
     read: Callable[[], Iterable[Observation]],
     *,
-    meter: metrics.Meter | None = None,
+    meter: metrics.Meter,
 ) -> None:
     """Create the observable instrument of a catalogue entry; `read` gives its series.
 
@@ -142,11 +130,10 @@ def observe(
             return list(read())
         return []
 
-    target = meter or globals()["meter"]()
     create = {
-        "counter": target.create_observable_counter,
-        "updowncounter": target.create_observable_up_down_counter,
-        "gauge": target.create_observable_gauge,
+        "counter": meter.create_observable_counter,
+        "updowncounter": meter.create_observable_up_down_counter,
+        "gauge": meter.create_observable_gauge,
     }[metric.kind]
     create(metric.name, [callback], unit=metric.unit, description=metric.meaning)
 

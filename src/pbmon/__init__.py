@@ -1,0 +1,49 @@
+"""OpenTelemetry for Python web applications and the business behind them.
+
+The names below are loaded at their first use, so that `import pbmon` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pbmon.budgets import Budget as Budget
+    from pbmon.business.features import track_feature as track_feature
+    from pbmon.business.revenue import track_revenue as track_revenue
+    from pbmon.catalog import VERSION as __version__  # noqa: F401, N811
+    from pbmon.runtime import Accepted as Accepted
+    from pbmon.runtime import Refused as Refused
+    from pbmon.wiring import configure as configure
+    from pbmon.wiring import flush as flush
+    from pbmon.wiring import shutdown as shutdown
+    from pbmon.wiring import websocket_connections as websocket_connections
+
+_NAMES = {
+    "__version__": "pbmon.catalog:VERSION",
+    "Accepted": "pbmon.runtime:Accepted",
+    "Budget": "pbmon.budgets:Budget",
+    "Refused": "pbmon.runtime:Refused",
+    "configure": "pbmon.wiring:configure",
+    "flush": "pbmon.wiring:flush",
+    "shutdown": "pbmon.wiring:shutdown",
+    "track_feature": "pbmon.business.features:track_feature",
+    "track_revenue": "pbmon.business.revenue:track_revenue",
+    "websocket_connections": "pbmon.wiring:websocket_connections",
+}
+__all__ = sorted(_NAMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'pbmon' has no attribute {name!r}")
+    from importlib import import_module
+
+    module, _, attribute = _NAMES[name].partition(":")
+    value = getattr(import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -1,0 +1,1 @@
+"""What the application says of its business: revenue and feature usage."""

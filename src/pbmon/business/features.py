@@ -1,0 +1,83 @@
+"""Feature usage: track_feature() and the counter it moves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from opentelemetry.metrics import Meter
+
+from pbmon import catalog, runtime, signals
+from pbmon.business.refusals import refuse
+from pbmon.runtime import NOT_CONFIGURED, Accepted, Verdict
+from pbmon.settings import Settings
+
+OTHER = "_other"
+_MAX_UNDECLARED = 100
+_MAX_NAME = 100
+
+
+class FeatureUsage:
+    """Uses counted by this process. apply() changes the registered names while it runs."""
+
+    def __init__(self, settings: Settings, meter: Meter) -> None:
+        self._counts = signals.Counts(catalog.FEATURE_USAGE, meter)
+        self._seen: set[str] = set()
+        self.apply(settings)
+
+    def apply(self, settings: Settings) -> None:
+        self._registered = frozenset(settings.features)
+        for feature in settings.features:  # starts at 0, so that the first use is an increase
+            for action in catalog.FEATURE_ACTION.values:
+                self._cell(feature, action)
+
+    def use(self, feature: str, action: str, metadata: Mapping[str, Any]) -> Verdict:
+        self._cell(self._name(feature), action).up()
+        return Accepted()
+
+    def _name(self, feature: str) -> str:
+        if self._registered:
+            return feature if feature in self._registered else OTHER
+        if feature in self._seen:
+            return feature
+        if len(self._seen) < _MAX_UNDECLARED:
+            self._seen.add(feature)
+            return feature
+        return OTHER
+
+    def _cell(self, feature: str, action: str) -> signals.Cell:
+        return self._counts.cell(
+            ((catalog.FEATURE_NAME.name, feature), (catalog.FEATURE_ACTION.name, action))
+        )
+
+
+def track_feature(feature: str, action: str, /, **metadata: Any) -> Verdict:
+    """Count a use of a feature of the product.
+
+    feature: its name, 1 to 100 printable characters. With the `features` setting, a name that
+        is not listed there counts as `_other`; without it, so does a new name after the first
+        100 of this process.
+    action: viewed, clicked or completed.
+    metadata: details of this use. They are not metric attributes, and nothing in them, a key
+        `feature` included, changes what is counted. This version keeps the count only.
+
+    Returns Accepted, or a falsy Refused: bad_action, bad_feature; not_configured before
+    configure(). Under strict a refusal is raised as ValueError.
+    Goes to the metric pbmon.feature.usage.
+    """
+    sink = runtime.active.features
+    if sink is None:
+        return NOT_CONFIGURED
+    for name, value in (("feature", feature), ("action", action)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be str, not {type(value).__name__}")
+    if action not in catalog.FEATURE_ACTION.values:
+        known = ", ".join(catalog.FEATURE_ACTION.values)
+        return refuse(
+            "track_feature", "bad_action", f"action {action[:32]!r} is not one of {known}"
+        )
+    if not 0 < len(feature) <= _MAX_NAME or not feature.isprintable():
+        return refuse(
+            "track_feature", "bad_feature", "feature must be 1 to 100 printable characters"
+        )
+    return sink.use(feature, action, metadata)

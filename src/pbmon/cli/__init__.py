@@ -1,0 +1,27 @@
+"""The `pbmon` command.
+
+One file per command: NAME, HELP, configure(parser), run(args) -> exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = ("dashboards", "doctor")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code is 0, 1 for a failure, 2 for wrong usage."""
+    parser = argparse.ArgumentParser(
+        prog="pbmon", description="OpenTelemetry for Python web applications and their business."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    modules = {name: import_module(f"pbmon.cli.{name}") for name in COMMANDS}
+    for module in modules.values():
+        module.configure(
+            commands.add_parser(module.NAME, help=module.HELP, description=module.HELP)
+        )
+    args = parser.parse_args(argv)
+    return int(modules[args.command].run(args))

@@ -1,0 +1,7 @@
+"""`python -m pbmon.cli`."""
+
+import sys
+
+from pbmon.cli import main
+
+sys.exit(main())

@@ -1,0 +1,173 @@
+"""`pbmon doctor`: what pbmon would do in this environment, and what stands in its way."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import socket
+import sys
+import urllib.error
+import urllib.request
+from importlib import metadata, util
+from typing import Any
+from urllib.parse import urlsplit
+
+from pbmon import catalog, privacy, runtime, settings, wiring
+from pbmon.telemetry import exporters, providers
+
+NAME = "doctor"
+HELP = "Show hooks, engine, settings with their sources, and whether the exporter is reachable."
+
+_TIMEOUT_S = 2.0
+_PACKAGES = (
+    "opentelemetry-api", "opentelemetry-sdk", "opentelemetry-instrumentation",
+    "opentelemetry-exporter-otlp-proto-http", "wrapt",
+)  # fmt: skip
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import this module too, such as your application, before looking at the hooks",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report. 1 when a setting is unusable, a hook failed or nothing is reachable."""
+    resolved, problems = settings.resolve()
+    print(f"pbmon {catalog.VERSION}, Python {sys.version.split()[0]}")
+    _print_versions()
+    good = _print_hooks(resolved, args.modules)
+    print(f"\nEngine: {resolved.engine}")
+    _print_settings(resolved)
+    good &= _print_exporters(resolved)
+    if problems:
+        print("\nProblems")
+        for problem in problems:
+            print(f"  ✗ {problem}")
+    if providers.disabled():
+        print("\n  ✗ OTEL_SDK_DISABLED=true: pbmon does nothing; unset it to run")
+    return 0 if good and not problems else 1
+
+
+def _print_versions() -> None:
+    for name in _PACKAGES:
+        try:
+            print(f"  {name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            print(f"  ✗ {name} is not installed; pip install pbmon")
+
+
+def _print_hooks(resolved: settings.Settings, modules: list[str]) -> bool:
+    runtime.active.settings = resolved
+    wiring.activate_hooks()
+    good = True
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            good = False
+            print(f"\n  ✗ import {module} failed: {privacy.error_type(error)}: {error}")
+    for name in list(runtime.active.hooks):
+        if util.find_spec(name) is not None:
+            importlib.import_module(name)
+    print("\nHooks")
+    for hook in runtime.active.hooks.values():
+        if hook.state == "waiting":
+            hook.reason = f"{hook.name} is not installed"
+        mark = "✗" if hook.state == "skipped" and hook.mode != "off" else " "
+        good &= mark == " "
+        print(f"  {mark} {hook.name:<12} {_STATES[hook.state]:<10} {hook.mode:<9} {hook.reason}")
+    return good
+
+
+_STATES = {"active": "active", "waiting": "absent", "skipped": "skipped"}
+
+
+def _print_settings(resolved: settings.Settings) -> None:
+    print("\nSettings (value, source)")
+    width = max(map(len, settings.FIELDS))
+    for name in settings.FIELDS:
+        value = _shown(name, getattr(resolved, name))
+        print(f"    {name:<{width}}  {value}  ({resolved.source(name)})")
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "budgets":
+        shown = [
+            f"{b.method or 'any'} {b.endpoint} "
+            + " ".join(f"{limit}={value:g}s" for limit, value in b.thresholds.items())
+            + (f" availability={b.availability:g}" if b.availability is not None else "")
+            for b in value.all
+        ]
+        return "; ".join(shown) or "none"
+    if name in ("endpoint", "users_url") and value is not None:
+        return privacy.mask_url(value)
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    if hasattr(value, "items"):
+        return ", ".join(f"{k}={v}" for k, v in value.items()) or "none"
+    return "none" if value is None else str(value)
+
+
+def _print_exporters(resolved: settings.Settings) -> bool:
+    print("\nExport")
+    good = True
+    for signal in ("traces", "metrics"):
+        for name in exporters.names(signal) or ["none"]:
+            if name in ("otlp", "otlp_proto_http", "otlp_proto_grpc"):
+                where = exporters.endpoint(signal, resolved)
+                trouble = _unreachable(where, exporters.protocol(signal, resolved))
+                shown = f"{name} to {privacy.mask_url(where)}"
+            else:
+                trouble, shown = "", name
+            good &= not trouble
+            print(
+                f"  {'✗' if trouble else ' '} {signal:<8} {shown}"
+                + (f": {trouble}" if trouble else "")
+            )
+    return good
+
+
+def _unreachable(where: str, protocol: str) -> str:
+    """Why an OTLP receiver can't be reached, or an empty text. An empty export is legal OTLP."""
+    if protocol == "grpc":
+        parts = urlsplit(where if "://" in where else f"//{where}")
+        try:
+            socket.create_connection((parts.hostname or "", parts.port or 4317), _TIMEOUT_S).close()
+        except OSError as error:
+            return f"{_cause(error)}; start a collector, or set OTEL_EXPORTER_OTLP_ENDPOINT"
+        return ""
+    request = urllib.request.Request(  # noqa: S310 - the setting allows http and https only
+        where, data=b"", headers={"Content-Type": "application/x-protobuf", **_headers()}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S):  # noqa: S310
+            return ""
+    except urllib.error.HTTPError as error:
+        return f"answers {error.code}; check the path and OTEL_EXPORTER_OTLP_HEADERS"
+    except (OSError, ValueError) as error:
+        return f"{_cause(error)}; start a collector, or set OTEL_EXPORTER_OTLP_ENDPOINT"
+
+
+def _headers() -> dict[str, str]:
+    """OTEL_EXPORTER_OTLP_HEADERS as the exporters read it; malformed parts are left out."""
+    from opentelemetry.util.re import parse_env_headers
+
+    return dict(parse_env_headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""), liberal=True))
+
+
+def _cause(error: Exception) -> str:
+    reason = getattr(error, "reason", error)
+    if isinstance(reason, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(reason, TimeoutError):
+        return "no answer within 2 s"
+    if isinstance(reason, socket.gaierror):
+        return "unknown host"
+    return privacy.error_type(reason if isinstance(reason, BaseException) else error)

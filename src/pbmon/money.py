@@ -1,0 +1,74 @@
+"""Amounts of money: exact integers of minor units with an ISO 4217 code. Pure."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+
+MAX_MINOR_UNITS = 10**15
+"""Largest amount taken, in minor units: ten trillion dollars, and exact as a float64."""
+
+
+class AmountError(ValueError):
+    """An amount or currency that can't be counted. reason: a short fixed word."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@lru_cache(maxsize=256)
+def exponent(currency: str) -> int:
+    """Decimal places of a currency's minor unit: USD 2, JPY 0, KWD 3 (ISO 4217).
+
+    Raises AmountError (unknown_currency) for a code that ISO 4217 does not have, or one
+    without a minor unit, such as gold (XAU).
+    """
+    from iso4217 import Currency  # loads its table, 0.1 s: only who counts money pays
+
+    try:
+        places = Currency(currency).exponent
+    except ValueError:
+        places = None
+    if places is None:
+        raise AmountError(
+            "unknown_currency",
+            f"currency {currency[:16]!r} is not in ISO 4217; write a code such as USD",
+        )
+    return int(places)
+
+
+def minor_units(amount: Decimal | int | str, currency: str) -> int:
+    """An amount in major units as an integer of minor units: ("12.50", "EUR") → 1250.
+
+    A float is a TypeError: 0.1 has no exact value. Raises AmountError, with reason
+    invalid_amount, negative_amount, too_precise (more decimals than the currency has),
+    too_large or unknown_currency.
+    """
+    if isinstance(amount, bool) or not isinstance(amount, (Decimal, int, str)):
+        raise TypeError(f"amount must be Decimal, int or str, not {type(amount).__name__}")
+    if not isinstance(currency, str):
+        raise TypeError(f"currency must be str, not {type(currency).__name__}")
+    places = exponent(currency)
+    try:
+        value = Decimal(amount)
+    except InvalidOperation:
+        value = Decimal("NaN")
+    if not value.is_finite():
+        raise AmountError("invalid_amount", "amount is no number; write for example '12.50'")
+    if value < 0:
+        raise AmountError("negative_amount", "amount is negative; a charge is 0 or more")
+    # Compared before scaling: an exponent such as 1E+999999 must not build a huge integer.
+    if value.adjusted() > 15 or value.scaleb(places) > MAX_MINOR_UNITS:
+        raise AmountError("too_large", f"amount is above {MAX_MINOR_UNITS} minor units")
+    scaled = value.scaleb(places)
+    if scaled != (whole := scaled.to_integral_value()):
+        raise AmountError(
+            "too_precise", f"amount has more decimals than the {places} that {currency} has"
+        )
+    return int(whole)
+
+
+def major_units(minor: int, currency: str) -> float:
+    """Minor units as the nearest float of major units, for a metric's value."""
+    return float(minor / 10 ** exponent(currency))

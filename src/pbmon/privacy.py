@@ -1,0 +1,45 @@
+"""What is taken out of texts before they leave: secrets, query values, exception messages. Pure."""
+
+from __future__ import annotations
+
+import re
+from types import TracebackType
+
+MASK = "REDACTED"
+
+_USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+
+
+def mask_url(url: str) -> str:
+    """The URL with its user and password masked and the values of its query removed."""
+    head, sign, query = _USERINFO.sub(MASK, url).partition("?")
+    return head + sign + mask_query(query)
+
+
+def mask_query(query: str) -> str:
+    """A query string with every value replaced, keys kept in their order: `a=REDACTED&b`."""
+    if not query:
+        return ""
+    pairs = (part.partition("=") for part in query.split("&"))
+    return "&".join(f"{name}={MASK}" if sign else name for name, sign, _ in pairs)
+
+
+def error_type(error: BaseException) -> str:
+    """Class of an exception, as `error.type` wants it: `ValueError`, `psycopg2.errors.SyntaxError`."""
+    cls = type(error)
+    if cls.__module__ in ("builtins", "__main__"):
+        return cls.__qualname__
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def frames(trace: TracebackType | None, limit: int = 32) -> str:
+    """The innermost frames as `file:line in function` lines.
+
+    The exception's message, source lines and locals are left out: they carry people's data.
+    """
+    lines: list[str] = []
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        lines.append(f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}")
+        trace = trace.tb_next
+    return "\n".join(lines[-limit:])

@@ -1,0 +1,1 @@
+"""Figures from databases. The only package that imports SQLAlchemy."""

@@ -1,0 +1,116 @@
+"""Active users by the configured query on the application's own users table."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+
+from pbmon import privacy, signals
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+WINDOWS = {"24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
+_EVERY_S = 60.0
+_TIMEOUT_S = 5
+
+
+class UsersTable:
+    """A StoreReader over the application's users table.
+
+    url: SQLAlchemy URL. query: one SELECT giving one number; with `:since` (the start of the
+    window in UTC) it is asked for 24 h, 7 d and 30 d, without it for 24 h.
+
+    The query runs on a connection of its own, in a thread of its own, at most once a minute and
+    within 5 s: neither a request nor an export ever waits for it. It is not traced.
+    """
+
+    def __init__(self, url: str, query: str) -> None:
+        self._url = url
+        self._query = query
+        self._lock = threading.Lock()
+        self._counts: dict[str, int] = {}
+        self._asked_s: float | None = None
+        self._worker: threading.Thread | None = None
+        self._engine: Engine | None = None
+
+    def active_users(self) -> Mapping[str, int]:
+        """The newest figures; empty until the first query has answered or while it fails.
+
+        Starts a refresh when they are a minute old, and waits for the first one only.
+        """
+        with self._lock:
+            first = self._asked_s is None
+            now = time.monotonic()
+            if self._worker is None and (first or now - (self._asked_s or 0) >= _EVERY_S):
+                self._asked_s = now
+                self._worker = threading.Thread(
+                    target=self._refresh, name="pbmon-users", daemon=True
+                )
+                self._worker.start()
+            worker = self._worker
+        if first and worker is not None:
+            worker.join(_TIMEOUT_S)
+        return dict(self._counts)
+
+    def _refresh(self) -> None:
+        counts: dict[str, int] = {}
+        try:
+            with suppress_instrumentation():
+                counts = self._ask()
+        except Exception as error:
+            signals.tell(
+                "users_query",
+                "pbmon: users_query on %s failed with %s; pbmon.users.active has no value until "
+                "it works. Check the settings users_url and users_query.",
+                privacy.mask_url(self._url),
+                privacy.error_type(error),
+            )
+        finally:
+            with self._lock:
+                self._counts = counts
+                self._worker = None
+
+    def _ask(self) -> dict[str, int]:
+        from sqlalchemy import DateTime, bindparam, text
+
+        engine = self._engine or self._connect()
+        statement = text(self._query)
+        windows = list(WINDOWS.items())
+        # SQLAlchemy knows the names it bound: a `:since` in a literal is not one of them.
+        if "since" not in statement.compile().params:
+            windows = windows[:1]
+        else:
+            aware = engine.dialect.name != "sqlite"
+            statement = statement.bindparams(bindparam("since", type_=DateTime(timezone=aware)))
+        now = datetime.now(timezone.utc)
+        counts: dict[str, int] = {}
+        with engine.connect() as connection:
+            for window, length in windows:
+                bound = {"since": now - length} if len(windows) > 1 else {}
+                counts[window] = int(connection.execute(statement, bound).scalar_one())
+            connection.rollback()
+        return counts
+
+    def _connect(self) -> Engine:
+        from sqlalchemy import create_engine
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.pool import NullPool
+
+        url = make_url(self._url.replace("postgres://", "postgresql://", 1))
+        arguments: dict[str, object] = {}
+        if url.get_backend_name() == "postgresql" and url.get_driver_name() == "psycopg2":
+            arguments = {
+                "connect_timeout": _TIMEOUT_S,
+                "options": f"-c statement_timeout={_TIMEOUT_S * 1000}"
+                " -c default_transaction_read_only=on",
+            }
+        elif url.get_backend_name() == "sqlite":
+            arguments = {"timeout": _TIMEOUT_S}
+        self._engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
+        return self._engine

@@ -1,0 +1,223 @@
+"""One HTTP request and its answer, from the first report to the finished span.
+
+Span and histogram agree: both end at the last byte of the answer. Slow and the budgets judge the
+same time, or the first byte of a stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import trace
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import Span, Status, StatusCode
+
+from pbmon import catalog, privacy
+from pbmon.catalog import KNOWN_METHODS
+from pbmon.runtime import Scope
+from pbmon.telemetry.series import Series
+
+if TYPE_CHECKING:
+    from pbmon.telemetry.requests import Requests
+
+ERROR = Status(StatusCode.ERROR)
+_EMPTY = Context()
+
+
+class Exchange:
+    """A runtime.RequestRecord."""
+
+    __slots__ = (
+        "_active",
+        "_done_s",
+        "_error",
+        "_finished",
+        "_first_s",
+        "_method",
+        "_scope",
+        "_sink",
+        "_span",
+        "_start_s",
+        "_status",
+        "_stream",
+        "_token",
+        "_wall_ns",
+        "route",
+    )  # fmt: skip
+
+    def __init__(self, sink: Requests, scope: Scope) -> None:
+        method = scope["method"]
+        self._sink = sink
+        self._scope = scope
+        self._method = method if method in KNOWN_METHODS else "_OTHER"
+        self.route: str | None = None
+        self._status: int | None = None
+        self._error: BaseException | None = None
+        self._first_s: float | None = None
+        self._done_s: float | None = None
+        self._stream = self._finished = False
+        self._wall_ns = sink.clock.wall_ns()
+        self._start_s = sink.clock.monotonic_s()
+        self._span, context = sink.start_span(scope, self._method, self._wall_ns)
+        self._active = sink.active.cell(
+            ((catalog.METHOD.name, self._method), (catalog.SCHEME.name, scope["scheme"]))
+        )
+        self._active.up()
+        self._token = attach(context) if context is not None else None
+
+    def response_started(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        self._status = status
+        self._first_s = self._sink.clock.monotonic_s()
+        for name, value in headers:
+            if name.lower() == b"content-type":
+                self._stream = value.startswith(b"text/event-stream")
+
+    def response_completed(self) -> None:
+        self._done_s = self._sink.clock.monotonic_s()
+        # A 5xx waits for closed(): the exception that caused it arrives after its answer.
+        if self._status is None or self._status < 500:
+            self._finish()
+
+    def failed(self, error: BaseException) -> None:
+        self._error = error
+
+    def closed(self) -> None:
+        try:
+            self._finish()
+        finally:
+            if self._token is not None:
+                detach(self._token)
+
+    def _finish(self) -> None:
+        if self._finished:
+            return
+        self._finished = True
+        self._active.down()
+        sink = self._sink
+        end_s = self._done_s if self._done_s is not None else sink.clock.monotonic_s()
+        duration_s = end_s - self._start_s
+        error_type = self._error_type()
+        series = sink.series(
+            (
+                self._method,
+                self._scope["scheme"],
+                self._scope.get("http_version", ""),
+                self.route,
+                self._status,
+                error_type,
+            )
+        )
+        sink.histogram.record(
+            duration_s, series.attributes, context=trace.set_span_in_context(self._span, _EMPTY)
+        )
+        if self._aborted:
+            series.count_aborted()
+        judged_s = self._judged(duration_s)
+        slow = judged_s > sink.settings.slow_request_s
+        if slow:
+            series.count_slow()
+        attributes = self._attributes(series, judged_s, error_type)
+        if slow:
+            attributes[catalog.SLOW.name] = True
+        self._end_span(attributes, duration_s, error_type)
+        self._log(series, attributes, duration_s, judged_s)
+
+    @property
+    def _aborted(self) -> bool:
+        """It ended before the last byte, and not by an exception of the application."""
+        return self._done_s is None and (
+            self._error is None or isinstance(self._error, asyncio.CancelledError)
+        )
+
+    def _judged(self, duration_s: float) -> float:
+        if self._first_s is not None and (self._stream or self.route in self._sink.stream_routes):
+            return self._first_s - self._start_s
+        return duration_s
+
+    def _error_type(self) -> str | None:
+        if self._error is not None and not self._aborted:
+            if self._status is None:
+                self._status = 500  # what an ASGI server answers for an application that raised
+            return privacy.error_type(self._error)
+        if self._status is not None and self._status >= 500:
+            return str(self._status)
+        return None
+
+    def _attributes(
+        self, series: Series, judged_s: float, error_type: str | None
+    ) -> dict[str, Any]:
+        """What is known of the request only at its end; counts it against its budget."""
+        attributes: dict[str, Any] = {}
+        if self.route is not None:
+            attributes[catalog.ROUTE.name] = self.route
+        if self._status is not None:
+            attributes[catalog.STATUS.name] = self._status
+        if error_type is not None:
+            attributes[catalog.ERROR_TYPE.name] = error_type
+        if series.budget is not None:
+            verdict = series.budget.judge(judged_s)
+            series.count_budget(verdict, failed=error_type is not None)
+            attributes[catalog.BUDGET_EXCEEDED.name] = verdict.exceeded
+            if verdict.limits:
+                attributes[catalog.BUDGET_LIMITS.name] = list(verdict.limits)
+            if verdict.exceeded:
+                attributes[catalog.BUDGET_EXCESS.name] = verdict.excess_s
+        return attributes
+
+    def _end_span(
+        self, attributes: dict[str, Any], duration_s: float, error_type: str | None
+    ) -> None:
+        span = self._span
+        if span.is_recording():
+            span.set_attributes(attributes)
+            if self.route is not None:
+                verb = "HTTP" if self._method == "_OTHER" else self._method
+                span.update_name(f"{verb} {self.route}")
+            if error_type is not None:
+                record_error(span, self._error)
+        if self._token is not None:  # ours; upstream's span is ended by upstream
+            span.end(self._wall_ns + round(duration_s * 1e9))
+
+    def _log(
+        self, series: Series, attributes: dict[str, Any], duration_s: float, judged_s: float
+    ) -> None:
+        notices, mode = self._sink.notices, self._sink.settings.request_log
+        slow = catalog.SLOW.name in attributes
+        exceeded = bool(attributes.get(catalog.BUDGET_EXCEEDED.name))
+        notable = slow or exceeded or catalog.ERROR_TYPE.name in attributes
+        if mode == "all" or (notable and mode == "notable"):
+            notices.write(
+                catalog.REQUEST_COMPLETED,
+                span=self._span,
+                endpoint=self.route,
+                method=self._method,
+                duration=duration_s,
+                status=self._status,
+                slow=slow,
+            )
+        if exceeded and series.budget is not None and series.budget.max_s is not None:
+            notices.write(
+                catalog.BUDGET_EXCEEDED_LOG,
+                key=f"{self._method} {self.route}",
+                span=self._span,
+                endpoint=self.route,
+                method=self._method,
+                duration=judged_s,
+                budget=series.budget.max_s,
+                exceeded=judged_s - series.budget.max_s,
+            )
+
+
+def record_error(span: Span, error: BaseException | None) -> None:
+    """Mark a span as failed; an exception leaves its type and frames, not its message."""
+    span.set_status(ERROR)
+    if error is not None:
+        span.add_event(
+            "exception",
+            {
+                "exception.type": privacy.error_type(error),
+                "exception.stacktrace": privacy.frames(error.__traceback__),
+            },
+        )

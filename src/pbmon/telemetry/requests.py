@@ -1,0 +1,199 @@
+"""HTTP requests and WebSockets: one server span each, and the metrics of the catalogue.
+
+Implements runtime.RequestSink on the OpenTelemetry SDK.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from opentelemetry import propagate, trace
+from opentelemetry.context import Context, get_value
+from opentelemetry.metrics import Histogram, Meter, Observation
+from opentelemetry.trace import Link, Span, SpanKind, Tracer
+
+from pbmon import catalog, privacy, signals
+from pbmon.budgets import ALLOWED, Budget, Limit
+from pbmon.runtime import PEER, Scope
+from pbmon.settings import Settings
+from pbmon.telemetry.clock import Clock
+from pbmon.telemetry.exchange import Exchange
+from pbmon.telemetry.notices import Notices
+from pbmon.telemetry.sampling import TrustedPeers, mark_untrusted
+from pbmon.telemetry.series import Series, SeriesKey, budget_key
+from pbmon.telemetry.session import Session
+
+_SUPPRESS = "suppress_instrumentation"
+_MAX_AGENT = 256
+_HEADERS = "pbmon.headers"
+
+
+class Requests:
+    """The RequestSink. apply() changes its settings while it runs."""
+
+    def __init__(
+        self, settings: Settings, tracer: Tracer, meter: Meter, clock: Clock, notices: Notices
+    ) -> None:
+        self.tracer = tracer
+        self.clock = clock
+        self.notices = notices
+        self._meter = meter
+        self._histogram: Histogram | None = None
+        self.active = signals.Counts(catalog.ACTIVE_REQUESTS, meter)
+        self.slow = signals.Counts(catalog.SLOW_REQUESTS, meter)
+        self.aborted = signals.Counts(catalog.ABORTED_REQUESTS, meter)
+        self.budget_requests = signals.Counts(catalog.BUDGET_REQUESTS, meter)
+        self.budget_breaches = signals.Counts(catalog.BUDGET_BREACHES, meter)
+        self.websockets = signals.Counts(catalog.WEBSOCKET_CONNECTIONS, meter)
+        signals.observe(catalog.BUDGET_THRESHOLD, self._thresholds, meter=meter)
+        signals.observe(catalog.BUDGET_ALLOWED, self._allowed, meter=meter)
+        self.open_websockets = 0
+        self.apply(settings)
+
+    def apply(self, settings: Settings) -> None:
+        self.settings = settings
+        self._series: dict[SeriesKey, Series] = {}
+        self.peers = TrustedPeers(settings.trusted_peers)
+        joined = "|".join(f"(?:{pattern})" for pattern in settings.excluded_urls)
+        self._excluded = re.compile(joined) if joined else None
+        self.stream_routes = frozenset(settings.stream_routes)
+        self.annotates = "upstream" in settings.hooks.values()
+        for budget in settings.budgets.all:  # at 0 from the start: the first breach is a rise
+            self.budget_cells(budget)
+
+    @property
+    def histogram(self) -> Histogram:
+        """Made at the first request: its buckets depend on settings that code may still set."""
+        if self._histogram is None:
+            bounds = {self.settings.slow_request_s}
+            for budget in self.settings.budgets.all:
+                bounds.update(budget.thresholds.values())
+            self._histogram = signals.histogram(
+                catalog.REQUEST_DURATION, extra_buckets=bounds, meter=self._meter
+            )
+        return self._histogram
+
+    def series(self, key: SeriesKey) -> Series:
+        series = self._series.get(key)
+        if series is None:
+            full = len(self._series) >= signals.MAX_SERIES
+            series = Series(self, key, overflow=full)
+            if not full:
+                self._series[key] = series
+        return series
+
+    def budget_cells(self, budget: Budget) -> list[tuple[Limit, signals.Cell, signals.Cell]]:
+        """Limit, counter of requests, counter of breaches, for every promise of a budget."""
+        keys = [(limit, budget_key(budget, limit)) for limit in budget.limits]
+        return [
+            (limit, self.budget_requests.cell(key), self.budget_breaches.cell(key))
+            for limit, key in keys
+        ]
+
+    def _thresholds(self) -> Iterable[Observation]:
+        for budget in self.settings.budgets.all:
+            for limit, threshold_s in budget.thresholds.items():
+                yield Observation(threshold_s, dict(budget_key(budget, limit)))
+
+    def _allowed(self) -> Iterable[Observation]:
+        for budget in self.settings.budgets.all:
+            for limit in budget.limits:
+                share = ALLOWED[limit] if limit in ALLOWED else 1 - (budget.availability or 0)
+                yield Observation(share, dict(budget_key(budget, limit)))
+
+    # --- RequestSink ---------------------------------------------------------------------------
+
+    def request(self, scope: Scope) -> Exchange | None:
+        if get_value(_SUPPRESS) or self._is_excluded(scope):
+            return None
+        return Exchange(self, scope)
+
+    def websocket(self, scope: Scope) -> Session | None:
+        if get_value(_SUPPRESS) or self._is_excluded(scope):
+            return None
+        return Session(self, scope)
+
+    def _is_excluded(self, scope: Scope) -> bool:
+        if self._excluded is None:
+            return False
+        host = _headers(scope).get("host", "")
+        return self._excluded.search(f"{scope.get('scheme')}://{host}{scope['path']}") is not None
+
+    def start_span(self, scope: Scope, method: str, wall_ns: int) -> tuple[Span, Context | None]:
+        """The server span and the context that is to be current; None: it already is."""
+        if self.annotates:
+            current = trace.get_current_span()
+            scope_name = getattr(getattr(current, "instrumentation_scope", None), "name", "")
+            if current.is_recording() and scope_name.startswith("opentelemetry.instrumentation"):
+                return current, None
+        parent, links = self._parent(scope)
+        span = self.tracer.start_span(
+            method if method != "_OTHER" else "HTTP",
+            context=parent,
+            kind=SpanKind.SERVER,
+            attributes=self._start_attributes(scope, method),
+            links=links,
+            start_time=wall_ns,
+        )
+        return span, trace.set_span_in_context(span, parent)
+
+    def _parent(self, scope: Scope) -> tuple[Context | None, list[Link] | None]:
+        headers = _headers(scope)
+        parent = propagate.extract(headers)
+        remote = trace.get_current_span(parent).get_span_context()
+        if not remote.is_remote:
+            return parent, None
+        public = self.settings.public_endpoint
+        if callable(public):
+            public = bool(public(scope))
+        if public is True or (public and scope["path"].startswith(public)):
+            return trace.set_span_in_context(trace.INVALID_SPAN, parent), [Link(remote)]
+        peer = scope[PEER] if PEER in scope else scope.get("client")
+        if not self.peers.trusts(peer[0] if peer else None):
+            parent = mark_untrusted(parent)
+        return parent, None
+
+    def _start_attributes(self, scope: Scope, method: str) -> dict[str, Any]:
+        attributes: dict[str, Any] = {
+            catalog.METHOD.name: method,
+            catalog.SCHEME.name: scope.get("scheme", "http"),
+            catalog.PATH.name: scope["path"],
+        }
+        if method == "_OTHER":
+            attributes[catalog.METHOD_ORIGINAL.name] = str(scope.get("method", ""))[:64]
+        if query := scope.get("query_string"):
+            attributes[catalog.QUERY.name] = privacy.mask_query(query.decode("latin-1"))
+        if version := scope.get("http_version"):
+            attributes[catalog.PROTOCOL_VERSION.name] = version
+        if server := scope.get("server"):
+            attributes[catalog.SERVER_ADDRESS.name] = server[0]
+            if server[1] is not None:
+                attributes[catalog.SERVER_PORT.name] = server[1]
+        if agent := _headers(scope).get("user-agent"):
+            attributes[catalog.USER_AGENT.name] = agent[:_MAX_AGENT]
+        if self.settings.client_address:
+            self._add_addresses(scope, attributes)
+        return attributes
+
+    @staticmethod
+    def _add_addresses(scope: Scope, attributes: dict[str, Any]) -> None:
+        if peer := scope.get(PEER) or scope.get("client"):
+            attributes[catalog.PEER_ADDRESS.name] = peer[0]
+        if client := scope.get("client"):
+            attributes[catalog.CLIENT_ADDRESS.name] = client[0]
+
+
+def _headers(scope: Scope) -> Mapping[str, str]:
+    """Headers by lower-case name, decoded as HTTP defines them, so that no byte can fail."""
+    headers: dict[str, str] | None = scope.get(_HEADERS)
+    if headers is None:
+        headers = {}
+        for name, value in scope.get("headers") or ():
+            key = name.decode("latin-1").lower()
+            text = value.decode("latin-1")
+            # Repeated fields are one comma-separated list (RFC 9110, 5.3): tracestate, baggage.
+            headers[key] = f"{headers[key]},{text}" if key in headers else text
+        scope[_HEADERS] = headers
+    return headers

@@ -1,0 +1,88 @@
+"""Whose sampled flag counts.
+
+An inbound trace context stays the parent, but its sampled flag is the sender's wish: a client
+on the internet could switch tracing off, or switch it on for every request it sends. The flag
+counts only from trusted TCP peers; for others this process decides as for a new trace.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+from opentelemetry import trace
+from opentelemetry.context import Context, create_key, get_value, set_value
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_ON,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+)
+from opentelemetry.trace import Link, SpanKind, TraceState
+from opentelemetry.util.types import Attributes
+
+from pbmon.settings import Network
+
+_UNTRUSTED = create_key("pbmon-untrusted-peer")
+
+
+def from_environment() -> Sampler | None:
+    """None where OTEL_TRACES_SAMPLER is set: the SDK then obeys it exactly."""
+    return None if os.environ.get("OTEL_TRACES_SAMPLER") else PeerSampler()
+
+
+class PeerSampler(Sampler):
+    """Parent-based, except that an untrusted peer's flag does not count."""
+
+    def __init__(self, root: Sampler = ALWAYS_ON) -> None:
+        self._root = root
+        self._parent_based = ParentBased(root)
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        chosen = self._parent_based
+        if get_value(_UNTRUSTED, parent_context):
+            parent = trace.get_current_span(parent_context).get_span_context()
+            if parent.is_remote:
+                return self._root.should_sample(
+                    parent_context, trace_id, name, kind, attributes, links, parent.trace_state
+                )
+        return chosen.should_sample(
+            parent_context, trace_id, name, kind, attributes, links, trace_state
+        )
+
+    def get_description(self) -> str:
+        return f"PbmonPeerSampler{{root={self._root.get_description()}}}"
+
+
+def mark_untrusted(context: Context) -> Context:
+    return set_value(_UNTRUSTED, True, context)
+
+
+class TrustedPeers:
+    """Whether a TCP peer's address is within the trusted networks."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._networks = tuple(networks)
+        self.trusts = lru_cache(maxsize=4096)(self._trusts)
+
+    def _trusts(self, address: str | None) -> bool:
+        if not address:
+            return True  # a Unix socket: the peer is on this machine
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return True  # no address at all: an in-process client such as a test client
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+            ip = ip.ipv4_mapped
+        return any(ip in network for network in self._networks)

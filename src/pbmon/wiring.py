@@ -1,0 +1,196 @@
+"""configure(): builds every part from the settings and puts it in its place.
+
+The only module that knows everyone. Called by the launcher, by code, or by both: the second call
+changes the one configuration, it does not make another.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from opentelemetry import metrics, trace
+
+from pbmon import catalog, privacy, runtime, settings, signals
+from pbmon.business.features import FeatureUsage
+from pbmon.business.growth import ActiveUsers
+from pbmon.business.refusals import Refusals
+from pbmon.business.revenue import ProcessTotals
+from pbmon.runtime import active
+from pbmon.store.users import UsersTable
+from pbmon.telemetry import providers
+from pbmon.telemetry.clock import Clock, SystemClock
+from pbmon.telemetry.notices import Notices
+from pbmon.telemetry.providers import Providers
+from pbmon.telemetry.queries import Queries
+from pbmon.telemetry.requests import Requests
+
+EXIT_TIMEOUT_S = 5.0
+INSTRUMENTORS = "opentelemetry_instrumentor"
+
+_lock = threading.RLock()
+_keywords: dict[str, Any] = {}
+_parts: dict[str, Any] = {}
+_log = logging.getLogger("pbmon")
+
+
+def configure(**values: Any) -> None:
+    """Start pbmon in this process, or change the settings of the one that runs.
+
+    values: any setting of `pbmon doctor`, for example service_name="shop",
+        slow_request_s=0.5, budgets=[Budget("/api/users", max_s=0.2)]. They win over the
+        environment, `pbmon.toml` and defaults, in this order. Under opentelemetry-instrument
+        it refines what the launcher configured.
+
+    A setting that can't be used is one warning with the remedy, and is left out; under
+    strict, SettingsError (a ValueError). Nothing else raises. OTEL_SDK_DISABLED=true makes it
+    a no-op.
+    """
+    with _lock:
+        merged = {**_keywords, **values}
+        resolved, problems = settings.resolve(merged)
+        if problems and resolved.strict and values:
+            raise settings.SettingsError("; ".join(map(str, problems)))
+        for problem in problems:
+            signals.tell(str(problem), "%s", problem)
+        if providers.disabled():
+            return
+        _keywords.update(values)
+        with signals.guard("configure"):
+            _apply(resolved) if active.configured else _start(resolved)
+
+
+def _start(resolved: settings.Settings) -> None:
+    active.settings = resolved
+    _parts["providers"] = built = Providers(resolved)
+    scope = ("pbmon", catalog.VERSION)
+    install_sinks(
+        resolved,
+        trace.get_tracer(*scope, schema_url=catalog.SCHEMA_URL),
+        metrics.get_meter(*scope, schema_url=catalog.SCHEMA_URL),
+        SystemClock(),
+    )
+    active.store = _users(resolved)
+    active.flush = built.flush
+    active.configured = True
+    activate_hooks()
+    atexit.register(shutdown, EXIT_TIMEOUT_S)
+    _log.info("%s", describe())
+
+
+def install_sinks(
+    resolved: settings.Settings, tracer: trace.Tracer, meter: metrics.Meter, clock: Clock
+) -> None:
+    """Make the sinks and hand them to the hooks and the business API."""
+    notices = Notices()
+    requests = Requests(resolved, tracer, meter, clock, notices)
+    queries = Queries(resolved, tracer, meter, clock, notices)
+    features = FeatureUsage(resolved, meter)
+    ActiveUsers(meter)
+    _parts.update(requests=requests, queries=queries, features=features)
+    active.requests, active.queries, active.features = requests, queries, features
+    active.revenue = ProcessTotals(meter)
+    active.refusals = Refusals(meter).count
+    active.open_websockets = lambda: requests.open_websockets
+
+
+def _apply(resolved: settings.Settings) -> None:
+    previous = active.settings
+    active.settings = resolved
+    for part in _parts.values():
+        part.apply(resolved)
+    if (resolved.users_url, resolved.users_query) != (previous.users_url, previous.users_query):
+        active.store = _users(resolved)
+    if resolved.hooks != previous.hooks:
+        signals.tell(
+            "hooks",
+            "pbmon: the hooks setting is fixed when pbmon starts; set PBMON_HOOKS, or the table "
+            "in pbmon.toml, and restart",
+        )
+
+
+def _users(resolved: settings.Settings) -> UsersTable | None:
+    url, query = resolved.users_url, resolved.users_query
+    if query is None and url is None:
+        return None
+    if url is not None and url.startswith("env:"):
+        name = url.removeprefix("env:")
+        url = os.environ.get(name) or None
+        if url is None:
+            signals.tell(
+                "users_url",
+                "pbmon: users_url names the variable %s, which is not set; set it",
+                name,
+            )
+            return None
+    if url is None or query is None:
+        missing = "users_url" if url is None else "users_query"
+        signals.tell(
+            "users_url", "pbmon: pbmon.users.active needs both settings; set %s as well", missing
+        )
+        return None
+    return UsersTable(url, query)
+
+
+def activate_hooks() -> None:
+    """Instrument by pbmon's own entry points; twice is a no-op, as under the launcher."""
+    unwanted = {
+        name.strip()
+        for name in os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")
+    }
+    for entry_point in own_instrumentors():
+        if "*" in unwanted or entry_point.name in unwanted:
+            active.hooks[entry_point.name] = runtime.HookState(
+                entry_point.name, "off", "skipped", "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS says so"
+            )
+            continue
+        with signals.guard(f"hook {entry_point.name}"):
+            hook = entry_point.load()()
+            if not hook.is_instrumented_by_opentelemetry:
+                hook.instrument(skip_dep_check=True)
+
+
+def own_instrumentors() -> list[EntryPoint]:
+    """The entry points of our hooks."""
+    return [e for e in entry_points(group=INSTRUMENTORS) if e.value.startswith("pbmon.")]
+
+
+def describe() -> str:
+    """The start line: what was hooked, what was skipped and why, and where it all goes."""
+    by_state: dict[str, list[str]] = {}
+    for hook in active.hooks.values():
+        text = f"{hook.name} ({hook.reason})" if hook.state == "skipped" else hook.name
+        by_state.setdefault(hook.state, []).append(text)
+    hooks = "; ".join(f"{state}: {', '.join(names)}" for state, names in sorted(by_state.items()))
+    kept = (
+        f"; the application's own {' and '.join(k)} kept" if (k := _parts["providers"].kept) else ""
+    )
+    return (
+        f"pbmon {catalog.VERSION} runs as {active.settings.service_name or 'unknown_service'}, "
+        f"engine {active.settings.engine}, to {privacy.mask_url(active.settings.endpoint)}; "
+        f"hooks {hooks}{kept}"
+    )
+
+
+def flush(timeout_s: float = 5.0) -> bool:
+    """Send what is waiting now. True if all of it was handed over within timeout_s seconds."""
+    return active.flush(timeout_s)
+
+
+def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
+    """Send what is waiting and stop, within timeout_s seconds over all signals.
+
+    Called by itself at exit. True if all of it was handed over.
+    """
+    with _lock:
+        built = _parts.get("providers")
+    return built.shutdown(timeout_s) if built is not None else True
+
+
+def websocket_connections() -> int:
+    """WebSockets open in this process now."""
+    return active.open_websockets()
