@@ -25,7 +25,7 @@ def mask_query(query: str) -> str:
 
 
 def error_type(error: BaseException) -> str:
-    """Class of an exception, as `error.type` wants it: `ValueError`, `psycopg2.errors.SyntaxError`."""
+    """Class of an exception, as `error.type` wants it: `KeyError`, `psycopg2.errors.DataError`."""
     cls = type(error)
     if cls.__module__ in ("builtins", "__main__"):
         return cls.__qualname__

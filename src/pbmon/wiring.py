@@ -68,12 +68,13 @@ def _start(resolved: settings.Settings) -> None:
     active.settings = resolved
     _parts["providers"] = built = Providers(resolved)
     scope = ("pbmon", catalog.VERSION)
-    install_sinks(
+    parts = install_sinks(
         resolved,
         trace.get_tracer(*scope, schema_url=catalog.SCHEMA_URL),
         metrics.get_meter(*scope, schema_url=catalog.SCHEMA_URL),
         SystemClock(),
     )
+    _parts.update(parts)
     active.store = _users(resolved)
     active.flush = built.flush
     active.configured = True
@@ -84,18 +85,21 @@ def _start(resolved: settings.Settings) -> None:
 
 def install_sinks(
     resolved: settings.Settings, tracer: trace.Tracer, meter: metrics.Meter, clock: Clock
-) -> None:
-    """Make the sinks and hand them to the hooks and the business API."""
+) -> dict[str, Any]:
+    """Make the sinks and hand them to the hooks and the business API.
+
+    Returns those whose apply() takes changed settings.
+    """
     notices = Notices()
     requests = Requests(resolved, tracer, meter, clock, notices)
     queries = Queries(resolved, tracer, meter, clock, notices)
     features = FeatureUsage(resolved, meter)
     ActiveUsers(meter)
-    _parts.update(requests=requests, queries=queries, features=features)
     active.requests, active.queries, active.features = requests, queries, features
     active.revenue = ProcessTotals(meter)
     active.refusals = Refusals(meter).count
     active.open_websockets = lambda: requests.open_websockets
+    return {"requests": requests, "queries": queries, "features": features}
 
 
 def _apply(resolved: settings.Settings) -> None:
