@@ -126,9 +126,8 @@ def capture(**settings: Any) -> Iterator[Capture]:
     resolved, problems = resolve({"strict": True, **settings})
     if problems:
         raise SettingsError("; ".join(map(str, problems)))
-    seen = Capture(
-        CountingClock(), _exporter=InMemorySpanExporter(), _reader=InMemoryMetricReader()
-    )
+    exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    seen = Capture(CountingClock(), _exporter=exporter, _reader=reader)
     tracers = TracerProvider(
         resource=Resource.get_empty(), id_generator=_counting_ids(), shutdown_on_exit=False
     )
@@ -191,7 +190,7 @@ class _LogCollector(logging.Handler):
 
 def _counting_ids() -> Any:
     """Span ids 1, 2, 3 …, and trace ids likewise."""
-    from opentelemetry.sdk.trace import IdGenerator
+    from opentelemetry.sdk.trace.id_generator import IdGenerator
 
     spans, traces = count(1), count(1)
 
