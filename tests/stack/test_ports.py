@@ -101,3 +101,6 @@ def test_only_loopback_is_bound(name: str, request: pytest.FixtureRequest) -> No
     wanted = {f"0100007F:{port:04X}" for port in server.ports.values()}
     assert listening
     assert listening <= wanted
+    # Columns: address, references, protocol, flags (bit 16: listens), type, state, inode, path.
+    unix = [row.split() for row in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    assert [row for row in unix if row[6] in inodes and int(row[3], 16) & 0x10000] == []

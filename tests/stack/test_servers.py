@@ -93,6 +93,14 @@ def test_prometheus_takes_samples_of_the_last_half_hour(
     assert stack_prometheus.query(expression, at=then - 1) == []
 
 
+def test_prometheus_runs_a_given_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "prometheus.yml"
+    config.write_text("global: {scrape_interval: 17s}\n", encoding="utf-8")
+    with started(Prometheus(config)) as prometheus:
+        answer = web.get_json(f"{prometheus.url}/api/v1/status/config")
+    assert "scrape_interval: 17s" in answer["data"]["yaml"]
+
+
 def test_traces_go_through_the_collector_and_are_found_by_attribute(
     collector: Collector, stack_jaeger: Jaeger, service: str
 ) -> None:
