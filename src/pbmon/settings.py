@@ -155,13 +155,6 @@ def _budgets(value: Any) -> Budgets:
     return Budgets(good)
 
 
-def _currency(value: Any) -> str:
-    text = _text(value)
-    if not re.fullmatch(r"[A-Z]{3}", text):
-        raise ValueError(f"{value!r} is no ISO 4217 code, such as USD")
-    return text
-
-
 def _modes(value: Any) -> Mapping[str, Mode]:
     if isinstance(value, str):
         pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
@@ -231,7 +224,6 @@ class Settings:
         _words,
         "Names track_feature() counts by; any other is `_other`. Empty: the first 100 used.",
     )
-    base_currency: str = _setting("USD", _currency, "Currency that reports are kept in.")
     users_url: str | None = _setting(
         None,
         _text,
@@ -267,6 +259,24 @@ class Settings:
         _networks(_PRIVATE_PEERS),
         _networks,
         "Networks whose sampled flag counts; for other peers the local sampler decides.",
+    )
+    request_headers: tuple[str, ...] = _setting(
+        (),
+        _patterns,
+        "Request headers put on server spans: names or regular expressions.",
+        "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST",
+    )
+    response_headers: tuple[str, ...] = _setting(
+        (),
+        _patterns,
+        "Response headers put on server spans, likewise.",
+        "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE",
+    )
+    masked_headers: tuple[str, ...] = _setting(
+        (),
+        _patterns,
+        "Captured headers whose value is masked; credentials and cookies always are.",
+        "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS",
     )
     client_address: bool = _setting(
         False, _flag, "Put the client's IP address on server spans (it is personal data)."

@@ -73,6 +73,8 @@ class Exchange:
         for name, value in headers:
             if name.lower() == b"content-type":
                 self._stream = value.startswith(b"text/event-stream")
+        if self._sink.settings.response_headers and self._span.is_recording():
+            self._span.set_attributes(self._sink.headers.response(headers))
 
     def response_completed(self) -> None:
         self._done_s = self._sink.clock.monotonic_s()

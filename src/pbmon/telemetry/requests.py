@@ -20,6 +20,7 @@ from pbmon.runtime import PEER, Scope
 from pbmon.settings import Settings
 from pbmon.telemetry.clock import Clock
 from pbmon.telemetry.exchange import Exchange
+from pbmon.telemetry.headers import HeaderCapture
 from pbmon.telemetry.notices import Notices
 from pbmon.telemetry.sampling import TrustedPeers, mark_untrusted
 from pbmon.telemetry.series import Series, SeriesKey, budget_key
@@ -56,6 +57,7 @@ class Requests:
         self.settings = settings
         self._series: dict[SeriesKey, Series] = {}
         self.peers = TrustedPeers(settings.trusted_peers)
+        self.headers = HeaderCapture(settings)
         joined = "|".join(f"(?:{pattern})" for pattern in settings.excluded_urls)
         self._excluded = re.compile(joined) if joined else None
         self.stream_routes = frozenset(settings.stream_routes)
@@ -175,6 +177,8 @@ class Requests:
             attributes[catalog.USER_AGENT.name] = agent[:_MAX_AGENT]
         if self.settings.client_address:
             self._add_addresses(scope, attributes)
+        if self.settings.request_headers:
+            attributes |= self.headers.request(scope.get("headers") or ())
         return attributes
 
     @staticmethod

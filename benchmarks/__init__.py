@@ -1,0 +1,1 @@
+"""Cost of pbmon against its peers, as ratios taken in one run."""

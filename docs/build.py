@@ -1,0 +1,132 @@
+"""Writes docs/catalogue.md and docs/settings.md from the catalogue and the table of settings.
+
+    python docs/build.py [--check]
+
+--check writes nothing and exits with 1 when a file is not what the tables say.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pbmon import catalog, settings
+
+HERE = Path(__file__).parent
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |"
+                     for row in lines)  # fmt: skip
+
+
+def catalogue() -> str:
+    """Every metric, attribute and log record."""
+    metrics = _table(
+        ("metric", "in Prometheus", "kind, unit", "attributes", "meaning"),
+        (
+            (
+                f"`{m.name}`",
+                f"`{m.prometheus_name}`",
+                f"{m.kind}, `{m.unit}`",
+                ", ".join(f"`{a.name}`" for a in m.attributes) or "–",
+                m.meaning,
+            )
+            for m in catalog.METRICS
+        ),
+    )
+    attributes = _table(
+        ("attribute", "type", "stability", "meaning"),
+        ((f"`{a.name}`", a.type, a.stability, a.meaning) for a in catalog.ATTRIBUTES),
+    )
+    logs = _table(
+        ("record", "logger", "level", "fields", "meaning"),
+        (
+            (r.message, f"`{r.logger}`", r.level, ", ".join(f"`{f}`" for f in r.fields), r.meaning)
+            for r in catalog.LOGS
+        ),
+    )
+    return f"""# Catalogue
+
+Everything pbmon emits, written from `src/pbmon/catalog.py` by `docs/build.py`; do not edit.
+Names of stability `stable` and `development` are OpenTelemetry's semantic conventions
+({catalog.SCHEMA_URL.rpartition("/")[2]}); the others are pbmon's own.
+
+## Metrics
+
+{metrics}
+
+An instrument has at most 2,000 series in a process; what comes after is counted in one series with
+`otel.metric.overflow`. A histogram's Prometheus name is followed by `_bucket`, `_sum`, `_count`.
+
+## Attributes
+
+{attributes}
+
+## Log records
+
+Standard library `logging`; the fields are attributes of the record and are written into its text as
+`name=value`. Each carries `trace_id` and `span_id`.
+
+{logs}
+"""
+
+
+def setting_table() -> str:
+    """Every setting."""
+    rows = (
+        (
+            f"`{name}`",
+            "<br>".join(f"`{v}`" for v in settings.variables(name)),
+            _default(name),
+            row.metadata["meaning"],
+        )
+        for name, row in settings.FIELDS.items()
+    )
+    return f"""# Settings
+
+Written from `src/pbmon/settings.py` by `docs/build.py`; do not edit. `pbmon doctor` shows the
+values in force and where each one came from.
+
+Order: keyword of `pbmon.configure()`, environment, `pbmon.toml` (or `[tool.pbmon]` in
+`pyproject.toml`; `PBMON_CONFIG` names another file), default. A setting that can't be used is one
+warning that names it, its source and the remedy; the next source takes its place.
+
+{_table(("setting", "environment", "default", "meaning"), rows)}
+
+The standard `OTEL_*` variables that the OpenTelemetry SDK and exporters read (headers, timeouts,
+certificates, batch sizes, sampler, resource attributes) keep their meaning.
+`OTEL_SDK_DISABLED=true` switches pbmon off.
+"""
+
+
+def _default(name: str) -> str:
+    value = settings.FIELDS[name].metadata["default"]
+    if name == "strict":
+        return "`False`, under pytest `True`"
+    if isinstance(value, settings.Budgets) or value in ((), None) or value == {}:
+        return "–"
+    if isinstance(value, tuple):
+        return "<br>".join(f"`{item}`" for item in value)
+    return f"`{value}`"
+
+
+def main() -> int:
+    """Write both files, or compare them."""
+    stale = []
+    for name, text in (("catalogue.md", catalogue()), ("settings.md", setting_table())):
+        path = HERE / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(text, encoding="utf-8")
+    if "--check" in sys.argv and stale:
+        print(f"not what the tables say: {', '.join(stale)}; run python docs/build.py")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

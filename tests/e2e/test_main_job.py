@@ -1,0 +1,350 @@
+"""Launcher → uvicorn → PostgreSQL → collector → Prometheus and Jaeger, every figure exact.
+
+What was done is known here; what arrived is asked of Prometheus and Jaeger. Both hook modes must
+give the same figures and the same slow and budget attributes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import httpx
+import psycopg2
+import pytest
+from websockets.sync.client import connect
+
+from pbmon import catalog
+from tests.stack.process import HOST, wait_until
+from tests.stack.servers import Jaeger, Prometheus
+
+ROOT = Path(__file__).parents[2]
+DASHBOARD = ROOT / "grafana" / "dashboards" / "business.json"
+CONFIG = ROOT / "collector-config" / "single.yaml"
+
+SALES = [
+    ("12.50", "USD", "completed"), ("0.10", "USD", "completed"), ("0.20", "USD", "completed"),
+    ("99.99", "EUR", "completed"), ("1200", "JPY", "completed"), ("1.234", "KWD", "completed"),
+    ("500.00", "USD", "pending"), ("70.00", "EUR", "failed"),
+]  # fmt: skip
+FEATURES = {("data_export", "clicked"): 7, ("data_export", "completed"): 5, ("search", "viewed"): 3}
+PLAIN, OVER, SLOW = 20, 4, 2
+USERS, BROKEN, BAD_QUERIES, UNKNOWN = 9, 3, 2, 5
+
+
+@dataclass
+class Run:
+    """One run of the whole, finished: the app was stopped and its telemetry delivered."""
+
+    service: str
+    prometheus: Prometheus
+    jaeger: Jaeger
+    log: str
+    exit_code: int
+
+    def total(self, metric: catalog.Metric, suffix: str = "", **labels: str) -> float:
+        """Sum over the series of a metric with these labels, as Prometheus has them."""
+        matchers = {"service_name": self.service, **labels}
+        selector = ",".join(f'{name}="{value}"' for name, value in matchers.items())
+        found = self.prometheus.query(
+            f"sum(last_over_time({metric.prometheus_name}{suffix}{{{selector}}}[10m]))"
+        )
+        return found[0][1] if found else 0.0
+
+    def by(self, expression: str, *labels: str) -> dict[tuple[str, ...], float]:
+        return {
+            tuple(series.get(label, "") for label in labels): value
+            for series, value in self.prometheus.query(expression)
+        }
+
+    def spans(self, **tags: object) -> list[dict]:
+        """Spans of this service with all these attributes (`__` for a dot)."""
+        wanted = {name.replace("__", "."): value for name, value in tags.items()}
+        traces = self.jaeger.find(self.service, wanted, limit=200)
+        return [
+            span
+            for trace in traces
+            for span in trace["spans"]
+            if all(attributes(span).get(name) == value for name, value in wanted.items())
+        ]
+
+
+def attributes(span: dict) -> dict:
+    return {tag["key"]: tag["value"] for tag in span["tags"]}
+
+
+@pytest.fixture(scope="module", params=["pbmon", "upstream"])
+def run(
+    request, tmp_path_factory, stack_prometheus, stack_jaeger, stack_postgres, stack_collector
+) -> Iterator[Run]:
+    mode = request.param
+    service = f"e2e-{mode}"
+    collector = stack_collector(
+        CONFIG,
+        {
+            "PBMON_PROMETHEUS_OTLP_ENDPOINT": stack_prometheus.otlp_endpoint,
+            "PBMON_TEMPO_OTLP_ENDPOINT": stack_jaeger.otlp_grpc_endpoint,
+            "PBMON_TRACE_DECISION_WAIT": "1s",
+            "PBMON_TRACE_SAMPLE_PERCENT": "0",
+        },
+    )
+    prepare_database(stack_postgres.url)
+    log = tmp_path_factory.mktemp(mode) / "app.log"
+    with log.open("wb") as sink:
+        app = start_app(mode, service, collector.otlp_endpoint, stack_postgres.url, sink)
+        try:
+            base = f"http://{HOST}:{port_of(log, app)}"
+            drive(base)
+        finally:
+            app.send_signal(signal.SIGTERM)
+            exit_code = app.wait(30)
+    run = Run(service, stack_prometheus, stack_jaeger, log.read_text(), exit_code)
+    wait_until(lambda: run.total(catalog.REQUEST_DURATION, "_count") > 0, "metrics", 30)
+    wait_until(lambda: run.spans(pbmon__slow=True), "traces", 30)
+    yield run
+    collector.close()
+
+
+def prepare_database(url: str) -> None:
+    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+        cursor.execute("DROP TABLE IF EXISTS transactions, users")
+        cursor.execute("CREATE TABLE transactions (id int PRIMARY KEY, amount text, currency text)")
+        cursor.execute("CREATE TABLE users (id int PRIMARY KEY, last_seen timestamptz)")
+        cursor.execute(
+            "INSERT INTO users"
+            " SELECT i, now() - i * interval '1 hour' FROM generate_series(1, 200) i"
+        )
+
+
+def start_app(mode: str, service: str, endpoint: str, database: str, sink) -> subprocess.Popen:
+    unwanted = re.compile("OTEL_|PBMON_")
+    environment = {k: v for k, v in os.environ.items() if not unwanted.match(k)} | {
+        "OTEL_SERVICE_NAME": service,
+        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "DATABASE_URL": database,
+        "PBMON_BUDGETS": "/api/transactions max=500ms p95=300ms p99=400ms; "
+        "GET /api/users/{user_id} max=200ms p95=150ms p99=180ms availability=0.999",
+        "PBMON_FEATURES": "data_export,search",
+        "PBMON_USERS_URL": "env:DATABASE_URL",
+        "PBMON_USERS_QUERY": "SELECT count(*) FROM users WHERE last_seen >= :since",
+        "PBMON_HOOKS": f"uvicorn={mode},psycopg2={mode}",
+    }
+    launcher = Path(sys.executable).with_name("opentelemetry-instrument")
+    command = [launcher, "uvicorn", "tests.e2e.app:app", "--host", HOST, "--port", "0"]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=sink, stderr=subprocess.STDOUT
+    )
+
+
+def port_of(log: Path, app: subprocess.Popen) -> int:
+    pattern = re.compile(r"Uvicorn running on http://[\d.]+:(\d+)")
+
+    def running() -> re.Match[str] | None:
+        assert app.poll() is None, log.read_text()
+        return pattern.search(log.read_text())
+
+    wait_until(running, "uvicorn", 60)
+    return int(running()[1])
+
+
+def drive(base: str) -> None:
+    with httpx.Client(base_url=base, timeout=30) as client:
+        for _ in range(PLAIN):
+            assert client.get("/api/transactions").status_code == 200
+        for _ in range(OVER):
+            assert client.get("/api/transactions?pause_s=0.55").status_code == 200
+        for _ in range(SLOW):
+            assert client.get("/api/transactions?pause_s=1.05").status_code == 200
+        for number, (amount, currency, status) in enumerate(SALES):
+            query = {"amount": amount, "currency": currency, "status": status}
+            answer = client.post(f"/api/transactions/{number}", params=query)
+            assert answer.json() == {"accepted": True}
+        for (feature, action), uses in FEATURES.items():
+            for _ in range(uses):
+                client.post(f"/api/export/{feature}/{action}")
+        for user_id in range(USERS):
+            assert client.get(f"/api/users/{user_id}?card=4111111111111111").json()["id"] == user_id
+        for _ in range(BROKEN):
+            assert client.get("/api/broken").status_code == 500
+        for _ in range(BAD_QUERIES):
+            assert client.get("/api/bad-query").json() == {"sqlstate": "42P01"}
+        for number in range(UNKNOWN):
+            assert client.get(f"/no/such/path/{number}").status_code == 404
+    with connect(f"{base.replace('http', 'ws')}/ws/lobby") as socket:
+        socket.send("hello")
+        assert socket.recv() == "hello"
+
+
+def test_the_app_ends_as_without_pbmon(run):
+    assert run.exit_code in (0, -signal.SIGTERM)  # uvicorn raises the signal again
+    assert "Traceback" not in run.log.replace(exception_log(run.log), "")
+
+
+def exception_log(log: str) -> str:
+    """uvicorn's own traceback of /api/broken is the only one there may be."""
+    found = re.findall(r"ERROR: +Exception in ASGI application.*?LookupError[^\n]*", log, re.DOTALL)
+    assert len(found) == BROKEN
+    return found[0] if len(set(found)) == 1 else max(found, key=len)
+
+
+def test_requests_are_counted_exactly_by_route(run):
+    counts = run.by(
+        f'sum by (http_route, http_request_method, http_response_status_code) (last_over_time('
+        f'{catalog.REQUEST_DURATION.prometheus_name}_count{{service_name="{run.service}"}}[10m]))',
+        "http_request_method", "http_route", "http_response_status_code",
+    )  # fmt: skip
+    assert counts == {
+        ("GET", "/api/transactions", "200"): PLAIN + OVER + SLOW,
+        ("POST", "/api/transactions/{number}", "200"): len(SALES),
+        ("POST", "/api/export/{feature}/{action}", "200"): sum(FEATURES.values()),
+        ("GET", "/api/users/{user_id}", "200"): USERS,
+        ("GET", "/api/broken", "500"): BROKEN,
+        ("GET", "/api/bad-query", "200"): BAD_QUERIES,
+        ("GET", "", "404"): UNKNOWN,
+    }
+
+
+def test_slow_requests_and_budget_breaches_are_exact(run):
+    assert run.total(catalog.SLOW_REQUESTS) == SLOW
+    route = {"http_route": "/api/transactions"}
+    for limit in ("max", "p95", "p99"):
+        labels = {**route, "pbmon_budget_limit": limit}
+        assert run.total(catalog.BUDGET_REQUESTS, **labels) == PLAIN + OVER + SLOW
+        assert run.total(catalog.BUDGET_BREACHES, **labels) == OVER + SLOW
+    users = {"http_route": "/api/users/{user_id}"}
+    assert run.total(catalog.BUDGET_REQUESTS, pbmon_budget_limit="availability", **users) == USERS
+    assert run.total(catalog.BUDGET_BREACHES, **users) == 0
+    assert run.total(catalog.BUDGET_THRESHOLD, pbmon_budget_limit="p99", **route) == 0.4
+    assert run.total(catalog.BUDGET_ALLOWED, pbmon_budget_limit="p95", **route) == 0.05
+
+
+def test_nothing_is_left_open(run):
+    assert run.total(catalog.ACTIVE_REQUESTS) == 0
+    assert run.total(catalog.WEBSOCKET_CONNECTIONS, http_route="/ws/{room}") == 0
+
+
+def test_queries_are_counted_exactly(run):
+    selects = {"db_operation_name": "SELECT", "db_collection_name": "transactions"}
+    assert run.total(catalog.QUERY_DURATION, "_count", **selects) == PLAIN + OVER + SLOW
+    inserts = {"db_operation_name": "INSERT", "db_collection_name": "transactions"}
+    assert run.total(catalog.QUERY_DURATION, "_count", **inserts) == len(SALES)
+    assert run.total(catalog.SLOW_QUERIES) == OVER + SLOW
+    assert run.total(catalog.QUERY_ERRORS, db_response_status_code="42P01") == BAD_QUERIES
+    assert run.total(catalog.QUERY_ERRORS) == BAD_QUERIES
+
+
+def panel(title: str) -> list[str]:
+    """The queries of a panel in the committed dashboard."""
+    found = [p for p in json.loads(DASHBOARD.read_text())["panels"] if p["title"] == title]
+    assert len(found) == 1, title
+    return [target["expr"] for target in found[0]["targets"]]
+
+
+def asked(run: Run, title: str, *labels: str) -> dict[tuple[str, ...], float]:
+    """What the panel's own query answers, its variables filled in as Grafana does."""
+    (expression,) = panel(title)
+    for name, value in (
+        ("$__rate_interval", "4m"), ("${__range}", "1h"), ("$__range", "1h"),
+        ("${service:regex}", run.service), ("${service}", run.service), ("$service", run.service),
+        ("${environment:regex}", ".*"), ("${environment}", ".*"), ("$environment", ".*"),
+    ):  # fmt: skip
+        expression = expression.replace(name, value)
+    assert "$" not in expression
+    return run.by(expression, *labels)
+
+
+def test_revenue_by_the_panels_own_query(run):
+    truth: dict[tuple[str, ...], Decimal] = {}
+    for amount, currency, status in SALES:
+        if status == "completed":
+            truth[currency,] = truth.get((currency,), Decimal(0)) + Decimal(amount)
+    assert asked(run, "Revenue (24h)", "pbmon_currency") == {
+        currency: float(amount) for currency, amount in truth.items()
+    }
+
+
+def test_features_by_the_panels_own_query(run):
+    answered = asked(run, "Feature Usage", "pbmon_feature_name", "pbmon_feature_action")
+    by_feature: dict[str, float] = {}
+    for (feature, _action), uses in answered.items():
+        by_feature[feature] = by_feature.get(feature, 0) + uses
+    assert {k: v for k, v in by_feature.items() if v} == {"data_export": 12, "search": 3}
+
+
+def test_active_users_by_the_panels_own_query(run):
+    answered = asked(run, "Active Users", "pbmon_window")
+    # Hours ago 1 … 200: the last one within a day is 23 h ago, or 24 h for an early query.
+    assert list(answered.values())[0] in (23, 24)
+
+
+def test_transactions_by_status(run):
+    for status, count in (("completed", 6), ("pending", 1), ("failed", 1)):
+        assert run.total(catalog.TRANSACTIONS, pbmon_transaction_status=status) == count
+    assert len(panel("Transaction Rate")) == 1
+
+
+def test_slow_over_budget_and_failing_traces_are_found(run):
+    slow = run.spans(pbmon__slow=True)
+    assert len(slow) == SLOW
+    assert {attributes(s)["http.route"] for s in slow} == {"/api/transactions"}
+    over = run.spans(pbmon__budget__exceeded=True)
+    assert len(over) == OVER + SLOW
+    for span in over:
+        found = attributes(span)
+        assert json.loads(found["pbmon.budget.limits"]) == ["max", "p95", "p99"]
+        assert found["pbmon.budget.excess"] > 0
+        assert found["http.response.status_code"] == 200
+    failing = [s for s in run.spans(error=True) if attributes(s).get("http.route") == "/api/broken"]
+    assert len(failing) == BROKEN
+    assert {attributes(s)["error.type"] for s in failing} == {"LookupError"}
+
+
+def test_slow_queries_are_children_of_their_request(run):
+    queries = run.spans(pbmon__db__slow=True)
+    assert len(queries) == OVER + SLOW
+    parents = {span["spanID"] for span in run.spans(pbmon__budget__exceeded=True)}
+    for query in queries:
+        found = attributes(query)
+        assert found["db.query.text"] == "SELECT count(*), pg_sleep(%s) FROM transactions"
+        assert found["db.query.summary"] == "SELECT transactions"
+        assert found["code.file.path"].endswith("tests/e2e/app.py")
+        assert query["references"][0]["spanID"] in parents
+
+
+def test_an_exemplar_leads_from_the_histogram_to_a_kept_trace(run):
+    name = f"{catalog.REQUEST_DURATION.prometheus_name}_bucket"
+    found = run.prometheus.exemplars(f'{name}{{service_name="{run.service}"}}')
+    ids = {labels["trace_id"] for _series, labels, _value in found}
+    slow = {span["traceID"] for span in run.spans(pbmon__slow=True)}
+    assert ids & slow
+
+
+def test_no_literal_message_or_query_value_left_the_process(run):
+    everything = json.dumps(run.jaeger.find(run.service, limit=1000))
+    assert len(everything) > 1000
+    for secret in ("4111", "ann@example.com"):
+        assert secret not in everything
+
+
+def test_each_process_has_its_own_instance(run):
+    instances = run.by(
+        f"group by (instance) ({catalog.TRANSACTIONS.prometheus_name}"
+        f'{{service_name="{run.service}"}})',
+        "instance",
+    )
+    assert len(instances) == 1
+    assert re.fullmatch(r"[0-9a-f-]{36}", next(iter(instances))[0])
+
+
+def test_logs_say_what_was_slow(run):
+    lines = run.log.splitlines()
+    assert sum("Slow query detected" in line for line in lines) == OVER + SLOW
+    assert sum("Performance budget exceeded" in line for line in lines) == OVER + SLOW
