@@ -152,10 +152,15 @@ def activate_hooks() -> None:
                 entry_point.name, "off", "skipped", "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS says so"
             )
             continue
-        with signals.guard(f"hook {entry_point.name}"):
+        try:
             hook = entry_point.load()()
             if not hook.is_instrumented_by_opentelemetry:
                 hook.instrument(skip_dep_check=True)
+        except Exception as error:
+            active.hooks[entry_point.name] = runtime.HookState(
+                entry_point.name, "pbmon", "skipped", f"failed with {privacy.error_type(error)}"
+            )
+            signals.failed(f"hook {entry_point.name}", error)
 
 
 def own_instrumentors() -> list[EntryPoint]:

@@ -63,6 +63,14 @@ class UsersTable:
         try:
             with suppress_instrumentation():
                 counts = self._ask()
+        except ImportError as error:
+            signals.tell(
+                "users_query",
+                "pbmon: users_url %s needs a driver that is not installed (%s); for PostgreSQL: "
+                "pip install 'pbmon[postgres]'",
+                privacy.mask_url(self._url),
+                error.name,
+            )
         except Exception as error:
             signals.tell(
                 "users_query",
