@@ -1,0 +1,1 @@
+"""Grafana dashboards as Python; `python -m grafana.build` writes their JSON."""

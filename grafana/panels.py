@@ -1,0 +1,220 @@
+"""What the dashboards are made of: panels, variables and the page around them.
+
+A dashboard's file says what it shows with these and knows nothing of the SDK's builders.
+"""
+
+# mypy reads this as Python 3.10, for which the SDK is not written: its Self and StrEnum are Any.
+# mypy: disable-error-code="no-any-return, arg-type"
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from grafana import queries, sdk
+from grafana.sdk import common_model, model
+from pbmon.catalog import Attribute, Metric
+
+Panel = sdk.stat.Panel | sdk.timeseries.Panel | sdk.barchart.Panel
+
+DATASOURCE = common_model.DataSourceRef(type_val="prometheus", uid="${datasource}")
+TAG = "pbmon"
+
+EXPORT_INTERVAL = "1m"
+"""OpenTelemetry's default. As the least step of a graph it makes `$__rate_interval` four of
+them, also where the data source was left at Grafana's 15 s and would find one sample or none."""
+
+EXACT_NUMBER = "locale"
+"""Grafana's unit for all digits with separators: `short` would show 12,345.67 as 12.3 K."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query of a panel. legend: a text, or the attribute whose values name the series."""
+
+    expr: str
+    legend: str | Attribute = ""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What every panel has: the question it answers, its unit and its place.
+
+    width: in columns of 24. height: in rows of 30 pixels.
+    """
+
+    title: str
+    description: str
+    unit: str
+    width: int
+    height: int
+    no_value: str = "No data"
+
+
+def stat(frame: Frame, *shown: Query) -> Panel:
+    """Big numbers, one line per series, as of the end of the dashboard's time range."""
+    panel = sdk.stat.Panel()
+    for query in shown:
+        panel.with_target(_target(query).instant())
+    _frame(panel, frame)
+    return (
+        panel.graph_mode(common_model.BigValueGraphMode.NONE)
+        .color_mode(common_model.BigValueColorMode.NONE)
+        .text_mode(common_model.BigValueTextMode.VALUE_AND_NAME)
+        .orientation(common_model.VizOrientation.HORIZONTAL)
+        .reduce_options(sdk.common.ReduceDataOptions().calcs(["lastNotNull"]))
+        .thresholds(_one_colour())
+    )
+
+
+def timeseries(frame: Frame, *shown: Query, colours: Mapping[str, str]) -> Panel:
+    """Lines over time. colours: of the series with these names."""
+    panel = sdk.timeseries.Panel()
+    for query in shown:
+        panel.with_target(_target(query).range().interval(EXPORT_INTERVAL))
+    for name, colour in colours.items():
+        fixed = {"mode": "fixed", "fixedColor": colour}
+        panel.override_by_name(name, [model.DynamicConfigValue("color", fixed)])
+    _frame(panel, frame)
+    return (
+        panel.min(0)
+        .line_width(1)
+        .fill_opacity(10)
+        .legend(_legend())
+        .tooltip(
+            sdk.common.VizTooltipOptions()
+            .mode(common_model.TooltipDisplayMode.MULTI)
+            .sort(common_model.SortOrder.DESCENDING)
+        )
+    )
+
+
+def stacked_bars(frame: Frame, expr: str, *, row: Attribute, column: Attribute) -> Panel:
+    """One horizontal bar per value of `row`, the longest first, stacked by `column`."""
+    panel = sdk.barchart.Panel()
+    panel.with_target(_target(Query(expr)).instant().format(sdk.PromQueryFormat.TABLE))
+    for transformation in _matrix(row, column):
+        panel.with_transformation(transformation)
+    _frame(panel, frame)
+    return (
+        panel.min(0)
+        .orientation(common_model.VizOrientation.HORIZONTAL)
+        .stacking(common_model.StackingMode.NORMAL)
+        .show_value(common_model.VisibilityMode.AUTO)
+        .legend(_legend())
+        .tooltip(sdk.common.VizTooltipOptions().mode(common_model.TooltipDisplayMode.MULTI))
+    )
+
+
+def board(
+    uid: str, title: str, description: str, panels: Sequence[Panel], metrics: Sequence[Metric]
+) -> model.Dashboard:
+    """The page around the panels. metrics: the services that send them fill the variables."""
+    page = (
+        sdk.dashboard.Dashboard(title)
+        .uid(uid)
+        .description(description)
+        .tags([TAG])
+        .time("now-24h", "now")
+        .refresh(EXPORT_INTERVAL)
+        .tooltip(model.DashboardCursorSync.CROSSHAIR)
+        .link(_sibling_dashboards())
+    )
+    for variable in _variables(metrics):
+        page.with_variable(variable)
+    for panel in panels:
+        page.with_panel(panel)
+    return page.build()
+
+
+def _target(query: Query) -> sdk.prometheus.Dataquery:
+    target = sdk.prometheus.Dataquery().expr(query.expr).datasource(DATASOURCE)
+    legend = query.legend
+    if isinstance(legend, Attribute):
+        legend = f"{{{{{queries.label(legend)}}}}}"
+    return target.legend_format(legend) if legend else target
+
+
+def _frame(panel: Panel, frame: Frame) -> None:
+    panel.title(frame.title).description(frame.description).unit(frame.unit)
+    panel.span(frame.width).height(frame.height).no_value(frame.no_value)
+    panel.datasource(DATASOURCE)
+
+
+def _matrix(row: Attribute, column: Attribute) -> list[model.DataTransformerConfig]:
+    """Rows (row, column, Value) to a table with a field for each column, sorted by the sum."""
+    row_name, column_name = queries.label(row), queries.label(column)
+    corner = f"{row_name}\\{column_name}"  # Grafana's name for the field with the rows' names
+    order = {name: place for place, name in enumerate((corner, *column.values))}
+    total = "Total"
+    # A row without a value for a column gets null, not an empty text among numbers.
+    matrix = {"rowField": row_name, "columnField": column_name, "valueField": "Value"}
+    steps: tuple[tuple[str, dict[str, object]], ...] = (
+        ("groupingToMatrix", {**matrix, "emptyValue": "null"}),
+        ("calculateField", {"mode": "reduceRow", "reduce": {"reducer": "sum"}, "alias": total}),
+        ("sortBy", {"sort": [{"field": total, "desc": True}]}),
+        ("organize", {"excludeByName": {total: True}, "indexByName": order}),
+    )
+    return [model.DataTransformerConfig(id_val=name, options=how) for name, how in steps]
+
+
+def _variables(metrics: Sequence[Metric]) -> list[sdk.dashboard.QueryVariable]:
+    names = "|".join(sorted(metric.prometheus_name for metric in metrics))
+    sent = f'__name__=~"{names}"'
+    return [
+        sdk.dashboard.DatasourceVariable("datasource")
+        .type("prometheus")
+        .label("Data source")
+        .description("The Prometheus that holds pbmon's metrics."),
+        _label_variable("service", queries.SERVICE_LABEL, f"{{{sent}}}")
+        .label("Service")
+        .description("Services that send what this dashboard shows."),
+        _label_variable("environment", queries.ENVIRONMENT_LABEL, f"{{{sent}, {queries.SCOPE[0]}}}")
+        .label("Environment")
+        .description("deployment.environment.name; All includes services that set none."),
+    ]
+
+
+def _label_variable(name: str, label: str, series: str) -> sdk.dashboard.QueryVariable:
+    query = f"label_values({series}, {label})"
+    editor = "PrometheusVariableQueryEditor-VariableQuery"
+    return (
+        sdk.dashboard.QueryVariable(name)
+        .datasource(DATASOURCE)
+        .query({"qryType": 1, "query": query, "refId": editor})
+        .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(model.VariableSort.ALPHABETICAL_ASC)
+        .multi(True)
+        .include_all(True)
+        .all_value(".*")
+        .current(model.VariableOption(selected=True, text=["All"], value=["$__all"]))
+    )
+
+
+def _sibling_dashboards() -> sdk.dashboard.DashboardLink:
+    return (
+        sdk.dashboard.DashboardLink("pbmon dashboards")
+        .type(model.DashboardLinkType.DASHBOARDS)
+        .tags([TAG])
+        .as_dropdown(True)
+        .include_vars(True)
+        .keep_time(True)
+    )
+
+
+def _legend() -> sdk.common.VizLegendOptions:
+    return (
+        sdk.common.VizLegendOptions()
+        .show_legend(True)
+        .display_mode(common_model.LegendDisplayMode.LIST)
+        .placement(common_model.LegendPlacement.BOTTOM)
+    )
+
+
+def _one_colour() -> sdk.dashboard.ThresholdsConfig:
+    """Without thresholds of its own a panel gets Grafana's, which turn red from 80."""
+    return (
+        sdk.dashboard.ThresholdsConfig()
+        .mode(model.ThresholdsMode.ABSOLUTE)
+        .steps([model.Threshold(value=None, color="text")])
+    )

@@ -1,0 +1,172 @@
+"""Each rule about queries turns red on a query that breaks it, and stays green on good ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from grafana import queries
+from pbmon import catalog
+from tests.grafana import promql_rules
+from tests.grafana.changes import FEATURES, RATE, REVENUE, SCOPE, USERS, ask, findings, put
+from tests.grafana.promql_rules import RULES
+
+SELECTOR = "pbmon_revenue_total{@@}"
+SUM_OF_FORM = "sum by (pbmon_currency) ({})"
+FORM = (
+    "clamp_min(max_over_time(M[24h])"
+    " - (last_over_time(M[1d] offset 24h) or max_over_time(M[24h]) * 0), 0)"
+).replace("M", SELECTOR)
+STORE_FORM = (
+    "max_over_time(M[24h]) - (last_over_time(M[7d] offset 24h) or min_over_time(M[24h]))"
+).replace("M", SELECTOR)
+EXACT = SUM_OF_FORM.format(FORM)
+
+
+def exact_but(old, new):
+    assert old in EXACT
+    return ask(EXACT.replace(old, new))
+
+
+def rate(matchers="@@", by="by (pbmon_transaction_status)", window="$__rate_interval"):
+    return ask(f"sum {by} (rate(pbmon_transactions_total{{{matchers}}}[{window}]))", RATE)
+
+
+def service_variable(query):
+    return put("templating", "list", 1, "query", {"query": query})
+
+
+# rule: (what is wrong, change, part of the finding)
+BAD = {
+    "parses": [
+        ("no PromQL", ask("sum by (("), "Revenue"),
+        ("unknown variable", rate(window="$__nonsense"), "Transaction Rate"),
+    ],
+    "counters_increase": [
+        ("the seed's sum", ask("sum(pbmon_revenue_total{@@})"), "counter"),
+        (
+            "the seed's topk",
+            ask("topk(10, sum by (pbmon_feature_name) (pbmon_feature_usage_total{@@}))", FEATURES),
+            "pbmon_feature_usage_total is a counter",
+        ),
+        ("a count", ask("sum(http_server_request_duration_seconds_count{@@})"), "counter"),
+        ("half of the form", ask(f"max_over_time({SELECTOR}[24h])"), "counter"),
+        ("base of another window", exact_but("offset 24h", "offset 12h"), "counter"),
+        ("base not before the window", exact_but(" offset 24h", ""), "counter"),
+        ("base of 15 minutes", exact_but("[1d]", "[15m]"), "counter"),
+        ("no case without base", exact_but(f" or max_over_time({SELECTOR}[24h]) * 0", ""),
+         "counter"),
+        ("base of another series", exact_but("last_over_time(pbmon_revenue_total",
+                                             "last_over_time(pbmon_transactions_total"), "counter"),
+        ("other matchers in the base", exact_but("@@}[1d]", 'pbmon_currency="EUR", @@}[1d]'),
+         "counter"),
+        ("the store's form", ask(SUM_OF_FORM.format(STORE_FORM)), "counter"),
+    ],
+    "gauges_bounded": [
+        ("a bare gauge", ask("max by (pbmon_window) (pbmon_users_active{@@})", USERS), "look-back"),
+        ("bare connections", ask("sum(pbmon_websocket_connections{@@})"), "look-back"),
+    ],
+    "rates_span_samples": [
+        ("a fixed window", rate(window="5m"), "$__rate_interval"),
+        ("the graph's step", rate(window="$__interval"), "$__rate_interval"),
+    ],
+    "scoped": [
+        ("no service", rate('deployment_environment_name=~"$environment"'), "service_name"),
+        ("no environment", rate('service_name=~"$service"'), "deployment_environment_name"),
+        ("one value only", rate(SCOPE.replace("=~", "=")), "service_name"),
+        ("one selector of three", exact_but("{@@}[1d]", "[1d]"), "service_name"),
+    ],
+    "catalogued": [
+        ("the seed's metric", ask("sum(rate(revenue_usd{@@}[$__rate_interval]))"), "revenue_usd"),
+        ("a histogram's bare name", ask("http_server_request_duration_seconds{@@}"),
+         "unknown metric"),
+        ("no name", ask("sum(rate({@@}[$__rate_interval]))"), "unknown metric"),
+        ("an unknown matcher", rate('status="failed", @@'), "no label status"),
+        ("another metric's matcher", rate('http_route="/", @@'), "no label http_route"),
+        ("an unknown group", rate(by="by (status)"), "grouped by status"),
+        ("another metric's group", rate(by="by (pbmon_feature_name)"), "by pbmon_feature_name"),
+        ("le of a counter", rate(by="by (le)"), "grouped by le"),
+        ("an unknown match", ask(f"{EXACT} and on (nobody) {EXACT}"), "grouped by nobody"),
+        ("an unknown join", ask(f"{EXACT} * on (pbmon_currency) group_left (nobody) {EXACT}"),
+         "grouped by nobody"),
+        ("another label's legend", put("panels", RATE, "targets", 0, "legendFormat", "{{status}}"),
+         "legend status"),
+        ("a variable of another metric", service_variable('label_values({__name__=~"up"}, job)'),
+         "'up'"),
+        ("a variable of another label",
+         service_variable('label_values({__name__=~"pbmon_revenue_total"}, app)'), "label app"),
+        ("another kind of variable", service_variable("metrics(pbmon)"), "not label_values"),
+    ],
+    "never_merged": [
+        ("currencies added", exact_but(" by (pbmon_currency)", ""), "over pbmon_currency"),
+        ("added later", ask(f"sum({EXACT})"), "over pbmon_currency"),
+        ("left out", exact_but("by (pbm", "without (pbm"), "over pbmon_currency"),
+        ("windows mixed", ask("max(last_over_time(pbmon_users_active{@@}[3m]))", USERS),
+         "over pbmon_window"),
+        ("a choice of windows",
+         ask('max(last_over_time(pbmon_users_active{pbmon_window=~"7d|30d", @@}[3m]))', USERS),
+         "over pbmon_window"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "change", "finding"),
+    [
+        pytest.param(rule, change, finding, id=f"{rule}: {name}")
+        for rule, cases in BAD.items()
+        for name, change, finding in cases
+    ],
+)
+def test_a_bad_query_turns_the_rule_red(rule, change, finding):
+    found = findings(change, f"{rule}: ")
+    assert any(finding in line for line in found), findings(change)
+
+
+def test_every_rule_has_a_bad_query():
+    assert list(BAD) == [rule.__name__ for rule in RULES]
+
+
+QUANTILE = (
+    "histogram_quantile(0.95, sum by (le, http_route)"
+    " (rate(http_server_request_duration_seconds_bucket{@@}[$__rate_interval])))"
+)
+
+
+@pytest.mark.parametrize(
+    "expr",
+    [
+        EXACT,
+        QUANTILE,
+        "sum by (pbmon_currency) (increase(pbmon_revenue_total{@@}[1h]))",
+        "sum without (instance) (rate(pbmon_transactions_total{@@}[$__rate_interval]))",
+        # One window is chosen, so nothing is mixed.
+        'max(last_over_time(pbmon_users_active{pbmon_window="7d", @@}[3m]))',
+        f"topk by (pbmon_currency) (3, {EXACT} > 0)",
+    ],
+)
+def test_a_good_query_stays_green(expr):
+    # The panel's legend may not fit the other query.
+    assert [line for line in findings(ask(expr)) if "legend" not in line] == []
+
+
+def test_the_stores_form_is_asked_for_where_the_store_exports(monkeypatch):
+    monkeypatch.setattr(queries, "SOURCES", {"pbmon.revenue": "store"})
+    assert findings(ask(SUM_OF_FORM.format(STORE_FORM))) == []
+    assert any("pbmon_revenue_total is a counter" in line for line in findings(ask(EXACT)))
+
+
+def test_swapping_a_source_is_one_word(monkeypatch):
+    def asked():
+        return queries.exact(catalog.REVENUE, [catalog.CURRENCY], "24h")
+
+    assert asked() == EXACT.replace("@@", SCOPE)
+    monkeypatch.setattr(queries, "SOURCES", {"pbmon.revenue": "store"})
+    swapped = asked()
+    assert findings(put("panels", REVENUE, "targets", 0, "expr", swapped)) == []
+
+
+def test_series_names_are_those_of_the_catalogue():
+    assert "pbmon_revenue_total" in promql_rules.SERIES
+    assert "le" in promql_rules.SERIES["http_server_request_duration_seconds_bucket"].labels
+    assert "le" not in promql_rules.SERIES["http_server_request_duration_seconds_sum"].labels
+    assert "pbmon_revenue" not in promql_rules.SERIES
