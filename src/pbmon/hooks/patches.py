@@ -53,7 +53,8 @@ class Hook(BaseInstrumentor):
     """Base of every hook; loaded through an `opentelemetry_instrumentor` entry point.
 
     library: the import it wraps, also the hook's name. tested: versions it was tested with.
-    upstream: `module:Class` of the instrumentor that mode `upstream` runs outside our patches.
+    upstream: `module:Class` of what mode `upstream` runs outside our patches; an instrumentor,
+    where run_upstream() is not overridden.
     """
 
     library: ClassVar[str]
@@ -141,7 +142,10 @@ class Hook(BaseInstrumentor):
             signals.tell(f"hook:{self.library}", "pbmon: hook %s: %s", self.library,
                          self._state.reason)  # fmt: skip
             return
-        self._upstream = getattr(module, class_name)()
+        self.run_upstream(getattr(module, class_name))
+
+    def run_upstream(self, upstream: Any) -> None:
+        self._upstream = upstream()
         self._upstream.instrument(skip_dep_check=True)
 
     def _uninstrument(self, **kwargs: Any) -> None:
