@@ -27,7 +27,7 @@ from opentelemetry.semconv.metrics import db_metrics, http_metrics
 VERSION = "0.1.0"
 
 # The semantic conventions whose names this file uses.
-SCHEMA_URL = "https://opentelemetry.io/schemas/1.43.0"
+SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 
 Kind = Literal["counter", "updowncounter", "histogram", "gauge"]
 Stability = Literal["stable", "development", "pbmon"]
