@@ -15,6 +15,7 @@ ALLOWED: Mapping[Limit, float] = {"max": 0.0, "p95": 0.05, "p99": 0.01}
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h)")
 _METHOD = re.compile(r"[A-Z]+")
+_MAX_S = 1e12  # an int may be too large for a float
 
 
 def seconds(value: object) -> float:
@@ -25,7 +26,7 @@ def seconds(value: object) -> float:
     if isinstance(value, bool):
         raise ValueError(f"{value!r} is no duration; write seconds, or text such as '300ms'")
     if isinstance(value, (int, float)):
-        number = float(value)
+        number = float(value) if abs(value) <= _MAX_S else float("inf")
     elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
         number = float(match[1]) * _UNITS[match[2]]
     else:
