@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, cast
+from urllib.parse import urlsplit
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,7 +48,8 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"pbmon: setting {self.name} ({self.source}): {self.message}"
+        # Values and file contents are quoted in messages: none may break the line.
+        return " ".join(f"pbmon: setting {self.name} ({self.source}): {self.message}".splitlines())
 
 
 def _setting(default: Any, parse: Callable[[Any], Any], meaning: str, *variables: str) -> Any:
@@ -82,7 +84,8 @@ def _flag(value: Any) -> bool:
 def _text(value: Any) -> str:
     if isinstance(value, str) and value.strip():
         return value.strip()
-    raise ValueError(f"{value!r} is not a text with something in it")
+    # The value is not repeated: users_url and endpoint hold passwords.
+    raise ValueError(f"must be a text with something in it, not {type(value).__name__}")
 
 
 def _above_zero(value: Any) -> float:
@@ -96,7 +99,12 @@ def _url(value: Any) -> str:
     text = _text(value)
     if "://" not in text:
         text = f"http://{text}"  # host:port, as gRPC endpoints are often written
-    if not re.fullmatch(r"https?://[^/\s]+\S*", text):
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        good = False
+    if not good or re.search(r"\s", text):
         raise ValueError("must be a URL such as http://localhost:4318")
     return text
 
@@ -124,12 +132,14 @@ def _patterns(value: Any) -> tuple[str, ...]:
     for pattern in patterns:
         try:
             re.compile(pattern)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
     return patterns
 
 
 def _networks(value: Any) -> tuple[Network, ...]:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        value = [str(n) if isinstance(n, Network) else n for n in value]
     try:
         return tuple(ipaddress.ip_network(word) for word in _words(value))
     except ValueError as error:
@@ -314,7 +324,7 @@ def resolve(
     problems: list[Problem] = []
     layers = [
         _defined("configure()", keywords, problems),
-        _from_environment(environ, problems),
+        *_from_environment(environ, problems),
         _from_file(environ, directory, problems),
     ]
     values: dict[str, Any] = {}
@@ -353,27 +363,27 @@ def _unknown(name: str, known: Iterable[str]) -> str:
     return f"there is no such setting; {hint} It is ignored"
 
 
-def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> _Layer:
-    found: _Layer = {}
+def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> list[_Layer]:
+    """One layer of the PBMON_ variables, then of the standard ones in their order."""
     by_variable = {PREFIX + name.upper(): name for name in FIELDS}
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE:
             continue
         if variable not in by_variable and not variable.startswith("PBMON_TEST_"):
             problems.append(Problem(variable, "environment", _unknown(variable, by_variable)))
+    layers: list[_Layer] = [{} for _ in range(max(len(variables(name)) for name in FIELDS))]
     for name in FIELDS:
-        for variable in variables(name):
+        for layer, variable in zip(layers, variables(name), strict=False):
             if environ.get(variable, "").strip():  # set but empty is unset, as in OpenTelemetry
-                found[name] = (f"environment {variable}", environ[variable])
-                break
-    return found
+                layer[name] = (f"environment {variable}", environ[variable])
+    return layers
 
 
 def _from_file(
     environ: Mapping[str, str], directory: Path | None, problems: list[Problem]
 ) -> _Layer:
-    wanted = environ.get(CONFIG_VARIABLE)
-    base = directory or Path.cwd()
+    wanted = environ.get(CONFIG_VARIABLE, "").strip()
+    base = directory or _working_directory()
     candidates = [Path(wanted)] if wanted else [base / FILE, base / "pyproject.toml"]
     for path in candidates:
         try:
@@ -384,12 +394,22 @@ def _from_file(
                     Problem(CONFIG_VARIABLE, "environment", f"{path} does not exist; create it")
                 )
             continue
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             problems.append(Problem(str(path), "file", f"can't be read: {error}; it is ignored"))
             continue
         if path.name == "pyproject.toml":
-            table = table.get("tool", {}).get("pbmon")
-            if table is None:
+            tools = table.get("tool", {})
+            if not isinstance(tools, dict) or "pbmon" not in tools:
                 continue
-        return _defined(str(path), table, problems)
+            table = tools["pbmon"]
+        if isinstance(table, dict):
+            return _defined(str(path), table, problems)
+        problems.append(Problem(str(path), "file", "tool.pbmon must be a table; it is ignored"))
     return {}
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except OSError:  # deleted under the process
+        return Path()

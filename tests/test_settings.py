@@ -1,0 +1,431 @@
+"""Settings: where each comes from, what is refused, and that nothing ever raises."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pbmon.budgets import Budget, Budgets
+from pbmon.settings import FIELDS, Settings, resolve, variables
+
+TOML = "pbmon.toml"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name=TOML):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path
+
+    return write
+
+
+def value_of(name, *, keywords=None, env=None, directory=None):
+    settings, problems = resolve(keywords or {}, env or {}, directory or Path("/nonexistent"))
+    assert problems == []
+    return getattr(settings, name), settings.source(name)
+
+
+def problems_of(*, keywords=None, env=None, directory=None):
+    _, problems = resolve(keywords or {}, env or {}, directory or Path("/nonexistent"))
+    return [str(problem) for problem in problems]
+
+
+# --- precedence ---
+
+
+def test_each_source_gives_way_to_the_one_before_it(write):
+    directory = write('[tool.pbmon]\nservice_name = "pyproject"\n', "pyproject.toml")
+    env = {}
+    steps = [(value_of("service_name", directory=Path("/nonexistent")), (None, "default"))]
+
+    def look(**keywords):
+        return value_of("service_name", keywords=keywords, env=env, directory=directory)
+
+    steps.append((look(), ("pyproject", str(directory / "pyproject.toml"))))
+    write('service_name = "toml"\n')
+    steps.append((look(), ("toml", str(directory / TOML))))
+    env["OTEL_SERVICE_NAME"] = "otel"
+    steps.append((look(), ("otel", "environment OTEL_SERVICE_NAME")))
+    env["PBMON_SERVICE_NAME"] = "pbmon"
+    steps.append((look(), ("pbmon", "environment PBMON_SERVICE_NAME")))
+    steps.append((look(service_name="code"), ("code", "configure()")))
+    assert [seen for seen, _ in steps] == [wanted for _, wanted in steps]
+
+
+def test_the_two_standard_variables_for_excluded_urls_have_an_order():
+    env = {"OTEL_PYTHON_EXCLUDED_URLS": "general", "OTEL_PYTHON_ASGI_EXCLUDED_URLS": "asgi"}
+    assert value_of("excluded_urls", env=env)[0] == ("asgi",)
+    del env["OTEL_PYTHON_ASGI_EXCLUDED_URLS"]
+    assert value_of("excluded_urls", env=env)[0] == ("general",)
+
+
+def test_a_broken_setting_gives_way_to_the_next_source(write):
+    directory = write('slow_query_s = "80ms"\n')
+    settings, problems = resolve(
+        {"slow_query_s": -1}, {"PBMON_SLOW_QUERY_S": "fast"}, directory=directory
+    )
+    assert settings.slow_query_s == 0.08
+    assert settings.source("slow_query_s") == str(directory / TOML)
+    assert [p.source for p in problems] == ["configure()", "environment PBMON_SLOW_QUERY_S"]
+
+
+def test_a_broken_variable_gives_way_to_the_next_one():
+    env = {"PBMON_ENDPOINT": "ftp://a", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://b:4318"}
+    settings, problems = resolve({}, env, Path("/nonexistent"))
+    assert settings.endpoint == "http://b:4318"
+    assert settings.source("endpoint") == "environment OTEL_EXPORTER_OTLP_ENDPOINT"
+    assert [p.source for p in problems] == ["environment PBMON_ENDPOINT"]
+
+
+def test_config_variable_names_the_file(write, tmp_path):
+    write('service_name = "beside"\n')
+    other = tmp_path / "other.toml"
+    other.write_text('service_name = "named"\n', encoding="utf-8")
+    env = {"PBMON_CONFIG": str(other)}
+    assert value_of("service_name", env=env, directory=tmp_path) == ("named", str(other))
+
+
+@pytest.mark.parametrize("text", ["", "tool = 3\n", "[tool.other]\nservice_name = 'x'\n"])
+def test_a_pyproject_without_our_table_is_no_source(write, text):
+    directory = write(text, "pyproject.toml")
+    assert value_of("service_name", directory=directory) == (None, "default")
+
+
+# --- each setting from each source ---
+
+PRIVATE = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fc00::/7"))
+
+PARSED = [
+    ("service_name", "shop", '"shop"', "shop"),
+    ("endpoint", "collector:4318", '"http://collector:4318"', "http://collector:4318"),
+    ("engine", "sdk", '"sdk"', "sdk"),
+    ("strict", "yes", "true", True),
+    ("strict", "0", "false", False),
+    ("slow_request_s", "1.5", "1.5", 1.5),
+    ("slow_request_s", "1500ms", '"1500 ms"', 1.5),
+    ("slow_query_s", "80ms", '"80ms"', 0.08),
+    ("request_log", "all", '"all"', "all"),
+    ("features", "export, import ,", '["export", "import"]', ("export", "import")),
+    ("request_headers", "x-tenant, x-.*", '["x-tenant", "x-.*"]', ("x-tenant", "x-.*")),
+    ("response_headers", "x-cache", '["x-cache"]', ("x-cache",)),
+    ("masked_headers", "x-secret", '["x-secret"]', ("x-secret",)),
+    ("users_url", "env:DATABASE_URL", '"env:DATABASE_URL"', "env:DATABASE_URL"),
+    ("users_query", "SELECT 1", '"SELECT 1"', "SELECT 1"),
+    ("hooks", "psycopg2=upstream, sqlite3=off", '{psycopg2 = "upstream", sqlite3 = "off"}',
+     {"psycopg2": "upstream", "sqlite3": "off"}),
+    ("excluded_urls", "/health,/metrics", '["/health", "/metrics"]', ("/health", "/metrics")),
+    ("stream_routes", "/events", '["/events"]', ("/events",)),
+    ("public_endpoint", "true", "true", True),
+    ("public_endpoint", "/api,/web", '["/api", "/web"]', ("/api", "/web")),
+    ("trusted_peers", "10.0.0.0/8,fc00::/7", '["10.0.0.0/8", "fc00::/7"]', PRIVATE),
+    ("client_address", "on", "true", True),
+]  # fmt: skip
+
+
+def test_the_table_of_this_test_knows_every_setting():
+    assert {row[0] for row in PARSED} | {"budgets"} == set(FIELDS)
+
+
+@pytest.mark.parametrize(("name", "env", "toml", "expected"), PARSED)
+def test_parsed_from_the_environment(name, env, toml, expected):
+    variable = f"PBMON_{name.upper()}"
+    assert value_of(name, env={variable: env}) == (
+        expected,
+        f"environment {variable}",
+    )
+
+
+@pytest.mark.parametrize(("name", "env", "toml", "expected"), PARSED)
+def test_parsed_from_toml(name, env, toml, expected, write):
+    directory = write(f"{name} = {toml}\n")
+    assert value_of(name, directory=directory) == (expected, str(directory / TOML))
+
+
+@pytest.mark.parametrize(("name", "env", "toml", "expected"), PARSED)
+def test_parsed_from_a_keyword(name, env, toml, expected):
+    keywords = {name: expected}
+    if name == "trusted_peers":
+        keywords = {name: [str(n) for n in expected]}
+    assert value_of(name, keywords=keywords) == (expected, "configure()")
+
+
+def test_budgets_from_every_source(write):
+    wanted = (
+        Budget("/api/users", max_s=0.2, p95_s=0.15, p99_s=0.18),
+        Budget("/api/export", max_s=2, availability=0.999, method="POST"),
+    )
+    text = "/api/users max=200ms p95=150ms p99=0.18 ; POST /api/export max=2s availability=0.999"
+    toml = """
+        [[budgets]]
+        endpoint = "/api/users"
+        max = "200ms"
+        p95 = 0.15
+        p99 = "180ms"
+        [[budgets]]
+        endpoint = "/api/export"
+        method = "POST"
+        max = 2
+        availability = 0.999
+    """
+    assert value_of("budgets", env={"PBMON_BUDGETS": text})[0].all == wanted
+    assert value_of("budgets", directory=write(toml))[0].all == wanted
+    assert value_of("budgets", keywords={"budgets": list(wanted)})[0].all == wanted
+    assert value_of("budgets", keywords={"budgets": Budgets(wanted)})[0].all == wanted
+    assert value_of("budgets", keywords={"budgets": text})[0].all == wanted
+
+
+def test_a_function_may_say_what_is_public():
+    def public(scope):
+        return scope["path"] == "/"
+
+    assert value_of("public_endpoint", keywords={"public_endpoint": public})[0] is public
+
+
+def test_trusted_peers_take_network_objects():
+    assert value_of("trusted_peers", keywords={"trusted_peers": PRIVATE})[0] == PRIVATE
+
+
+def test_defaults():
+    settings, problems = resolve({}, {}, Path("/nonexistent"))
+    assert problems == []
+    assert (settings.slow_request_s, settings.slow_query_s) == (1.0, 0.1)
+    assert settings.endpoint == "http://localhost:4318"
+    assert settings.request_log == "notable"
+    assert settings.hook_mode("psycopg2") == "pbmon"
+    assert settings.strict is True  # pytest is running
+    assert {settings.source(name) for name in FIELDS} == {"default"}
+
+
+def test_settings_are_immutable():
+    settings, _ = resolve({"hooks": {"uvicorn": "off"}}, {}, Path("/nonexistent"))
+    with pytest.raises(AttributeError):
+        settings.strict = False
+    with pytest.raises(TypeError):
+        settings.hooks["uvicorn"] = "pbmon"
+
+
+def test_variables_of_a_setting():
+    assert variables("service_name") == ("PBMON_SERVICE_NAME", "OTEL_SERVICE_NAME")
+    assert variables("strict") == ("PBMON_STRICT",)
+
+
+# --- what can't be used ---
+
+REFUSED = [
+    ("slow_request_s", "fast", "'fast' is no duration; write seconds, or text such as '300ms'"),
+    ("slow_request_s", "0", "must be above 0"),
+    ("slow_query_s", "-1", "must be finite and not negative"),
+    ("slow_query_s", "inf", "must be finite and not negative"),
+    ("strict", "perhaps", "'perhaps' is not true or false"),
+    ("engine", "fast", "'fast' is not one of sdk"),
+    ("request_log", "some", "'some' is not one of notable, all, off"),
+    ("endpoint", "ftp://collector", "must be a URL such as http://localhost:4318"),
+    ("endpoint", "http://collector:port", "must be a URL such as http://localhost:4318"),
+    ("endpoint", "http://collector:99999", "must be a URL such as http://localhost:4318"),
+    ("endpoint", "http://[::1", "must be a URL such as http://localhost:4318"),
+    ("hooks", "psycopg2=maybe", "mode 'maybe' of hook psycopg2 is not one of pbmon, upstream, off"),
+    ("hooks", "psycopg2", "mode '' of hook psycopg2 is not one of pbmon, upstream, off"),
+    ("excluded_urls", "a(b", "'a(b' is no regular expression"),
+    ("excluded_urls", "a{99999999999999999999}", "is no regular expression"),
+    ("trusted_peers", "10.0.0.1/8", "write networks such as 10.0.0.0/8"),
+    ("trusted_peers", "nearby", "write networks such as 10.0.0.0/8"),
+    ("public_endpoint", "api", "paths starting with '/'"),
+    ("budgets", "/x", "promises nothing; give max_s, p95_s, p99_s or availability"),
+    ("budgets", "x max=1", "'x' is not name=value, for example max=500ms"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "remedy"), REFUSED)
+def test_a_malformed_setting_is_one_line_with_name_source_and_remedy(name, value, remedy):
+    variable = f"PBMON_{name.upper()}"
+    env = {variable: value, "PBMON_CLIENT_ADDRESS": "true"}
+    settings, problems = resolve({}, env, Path("/nonexistent"))
+    (line,) = map(str, problems)
+    assert line.startswith(f"pbmon: setting {name} (environment {variable}): ")
+    assert remedy in line
+    assert line.endswith("; it is ignored")
+    assert settings.client_address is True  # the others are kept
+    assert settings.source(name) == "default" or name == "budgets"
+
+
+def test_good_budgets_beside_a_bad_one_are_kept():
+    settings, problems = resolve(
+        {}, {"PBMON_BUDGETS": "/a max=1; /b p95=2 max=1; /c max=3"}, Path("/nonexistent")
+    )
+    assert [b.endpoint for b in settings.budgets.all] == ["/a", "/c"]
+    (problem,) = problems
+    assert "budget for /b: p95 (2 s) is above max (1 s); the order is p95 ≤ p99 ≤ max" in str(
+        problem
+    )
+
+
+def test_an_unknown_setting_is_named_with_the_nearest_one(write):
+    directory = write("slow_query = 1\n")
+    lines = problems_of(
+        keywords={"servicename": "x"}, env={"PBMON_SLOW_QUERY": "1"}, directory=directory
+    )
+    assert lines == [
+        (
+            "pbmon: setting servicename (configure()): there is no such setting; "
+            "did you mean service_name? It is ignored"
+        ),
+        (
+            "pbmon: setting PBMON_SLOW_QUERY (environment): there is no such setting; "
+            "did you mean PBMON_SLOW_QUERY_S? It is ignored"
+        ),
+        (
+            f"pbmon: setting slow_query ({directory / TOML}): there is no such setting; "
+            "did you mean slow_query_s? It is ignored"
+        ),
+    ]
+
+
+def test_an_unknown_setting_near_none_points_to_the_list():
+    (line,) = problems_of(keywords={"zzz": 1})
+    assert "see `pbmon doctor` for those there are" in line
+
+
+@pytest.mark.parametrize("text", ["", "  ", "\t"])
+def test_an_empty_variable_is_unset(text):
+    env = {"PBMON_SERVICE_NAME": text, "OTEL_SERVICE_NAME": "otel", "PBMON_STRICT": text}
+    assert value_of("service_name", env=env) == ("otel", "environment OTEL_SERVICE_NAME")
+    assert value_of("strict", env=env) == (True, "default")
+
+
+def test_the_tests_own_variables_are_no_settings():
+    assert problems_of(env={"PBMON_TEST_POSTGRES_URL": "x", "PBMON_CONFIG": ""}) == []
+
+
+def test_a_missing_config_file_is_named(tmp_path):
+    path = tmp_path / "absent.toml"
+    assert problems_of(env={"PBMON_CONFIG": str(path)}) == [
+        f"pbmon: setting PBMON_CONFIG (environment): {path} does not exist; create it"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (TOML, "service_name = \n"),
+        (TOML, "a = " + "[" * 3000),
+        ("pyproject.toml", "[tool]\npbmon = 3\n"),
+        ("pyproject.toml", "[[tool.pbmon]]\nstrict = true\n"),
+    ],
+)
+def test_a_file_of_the_wrong_shape_is_one_line(write, name, text):
+    directory = write(text, name)
+    (line,) = problems_of(directory=directory)
+    assert line.startswith(f"pbmon: setting {directory / name} (file): ")
+    assert line.endswith("it is ignored")
+    assert "\n" not in line
+
+
+def test_a_file_that_is_no_text_is_one_line(tmp_path):
+    (tmp_path / TOML).write_bytes(b"\xff\xfe")
+    (line,) = problems_of(directory=tmp_path)
+    assert "can't be read" in line
+
+
+def test_a_directory_in_the_files_place_is_one_line(tmp_path):
+    (tmp_path / TOML).mkdir()
+    (line,) = problems_of(directory=tmp_path)
+    assert "can't be read" in line
+
+
+def test_a_working_directory_that_is_gone_is_no_fault(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    settings, problems = resolve({}, {"PBMON_STRICT": "no"})
+    assert problems == []
+    assert settings.strict is False
+
+
+# --- secrets ---
+
+SECRET = "hunter2-sehr-geheim"
+SECRET_URL = f"postgresql://app:{SECRET}@db/shop"
+
+
+@pytest.mark.parametrize("value", [[SECRET_URL], {"url": SECRET_URL}, SECRET_URL.encode()])
+def test_a_users_url_of_the_wrong_type_is_not_echoed(value):
+    (line,) = problems_of(keywords={"users_url": value})
+    assert "users_url" in line
+    assert SECRET not in line
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        f"ftp://u:{SECRET}@h",
+        f"http://u:{SECRET}@h:port",
+        f"http://u:{SECRET}@[h",
+        f"http:// u:{SECRET}@h",
+        [f"http://u:{SECRET}@h"],
+    ],
+)
+def test_a_malformed_endpoint_is_not_echoed(value):
+    (line,) = problems_of(keywords={"endpoint": value})
+    assert SECRET not in line
+
+
+# --- nothing raises ---
+
+json_like = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([10**400, -(10**400), 1e999, float("nan")])
+    | st.floats()
+    | st.text(max_size=20)
+    | st.datetimes(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["endpoint", "max", "p95", "availability", "method", "x"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=8,
+)
+pieces = st.lists(
+    st.sampled_from(
+        ["/a", "max=", "1", "ms", "p95=", " ", ";", ",", "=", "GET", "http://", "[", "(", ":", "٣"]
+    )
+    | st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+    max_size=8,
+).map("".join)
+
+
+@given(st.dictionaries(st.sampled_from([v for n in FIELDS for v in variables(n)]), pieces))
+def test_no_environment_makes_resolve_raise(env):
+    settings, problems = resolve({}, env, Path("/nonexistent"))
+    assert isinstance(settings, Settings)
+    for problem in problems:
+        assert len(str(problem).splitlines()) == 1
+
+
+@given(st.dictionaries(st.sampled_from([*FIELDS, "unknown"]), json_like, max_size=5))
+def test_no_value_makes_resolve_raise(values):
+    settings, problems = resolve(values, {}, Path("/nonexistent"))
+    assert isinstance(settings, Settings)
+    assert {p.name for p in problems} <= set(values)
+    for problem in problems:
+        assert len(str(problem).splitlines()) == 1
+
+
+@given(st.text(max_size=60))
+def test_no_toml_text_makes_resolve_raise(tmp_path_factory, text):
+    directory = tmp_path_factory.getbasetemp()
+    (directory / TOML).write_text(text, encoding="utf-8", errors="replace")
+    settings, problems = resolve({}, {}, directory)
+    assert isinstance(settings, Settings)
+    for problem in problems:
+        assert len(str(problem).splitlines()) == 1
