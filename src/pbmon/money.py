@@ -8,6 +8,9 @@ from functools import lru_cache
 MAX_MINOR_UNITS = 10**15
 """Largest amount taken, in minor units: ten trillion dollars, and exact as a float64."""
 
+_MAX_DIGITS = 15
+_TOO_LARGE = f"amount is above {MAX_MINOR_UNITS} minor units"
+
 
 class AmountError(ValueError):
     """An amount or currency that can't be counted. reason: a short fixed word."""
@@ -50,23 +53,38 @@ def minor_units(amount: Decimal | int | str, currency: str) -> int:
     if not isinstance(currency, str):
         raise TypeError(f"currency must be str, not {type(currency).__name__}")
     places = exponent(currency)
-    try:
-        value = Decimal(amount)
-    except InvalidOperation:
-        value = Decimal("NaN")
+    value = _parsed(amount)
     if not value.is_finite():
         raise AmountError("invalid_amount", "amount is no number; write for example '12.50'")
     if value < 0:
         raise AmountError("negative_amount", "amount is negative; a charge is 0 or more")
-    # Compared before scaling: an exponent such as 1E+999999 must not build a huge integer.
-    if value.adjusted() > 15 or value.scaleb(places) > MAX_MINOR_UNITS:
-        raise AmountError("too_large", f"amount is above {MAX_MINOR_UNITS} minor units")
-    scaled = value.scaleb(places)
-    if scaled != (whole := scaled.to_integral_value()):
+    # By its digits, not by Decimal's arithmetic: that rounds to the context's precision, which
+    # is the application's to set. The exponent comes first: 1E+999999 must build no huge integer.
+    digits = "".join(map(str, value.as_tuple().digits)).rstrip("0")
+    if not digits:
+        return 0
+    decimals = len(digits) - 1 - value.adjusted()
+    if value.adjusted() > _MAX_DIGITS:
+        raise AmountError("too_large", _TOO_LARGE)
+    if decimals > places:
         raise AmountError(
             "too_precise", f"amount has more decimals than the {places} that {currency} has"
         )
-    return int(whole)
+    minor = int(digits) * 10 ** (places - decimals)
+    if minor > MAX_MINOR_UNITS:
+        raise AmountError("too_large", _TOO_LARGE)
+    return minor
+
+
+def _parsed(amount: Decimal | int | str) -> Decimal:
+    """NaN for a text that is no plain number. Python's own spellings, `1_000` and digits of
+    other scripts, are none in a ledger."""
+    if isinstance(amount, str) and (not amount.isascii() or "_" in amount):
+        return Decimal("NaN")
+    try:
+        return Decimal(amount)
+    except InvalidOperation:
+        return Decimal("NaN")
 
 
 def major_units(minor: int, currency: str) -> float:
