@@ -1,0 +1,93 @@
+"""What Pocketbook takes and gives as JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt
+
+Currency = Literal["USD", "EUR", "GBP", "CHF", "JPY", "KWD"]
+Status = Literal["pending", "completed", "failed", "cancelled"]
+Category = Literal["groceries", "rent", "travel", "salary", "utilities", "leisure"]
+Format = Literal["csv", "json"]
+
+MAX_ID = 2**31 - 1
+
+
+def _printable(text: str) -> str:
+    # NUL and lone surrogates are JSON, but no text that a database keeps.
+    if not text.isprintable():
+        raise ValueError("must be printable text")
+    return text
+
+
+PlainText = Annotated[str, Field(max_length=80), AfterValidator(_printable)]
+UserId = Annotated[StrictInt, Field(ge=1, le=MAX_ID)]
+
+
+class NewTransaction(BaseModel):
+    """amount is text, so that no JSON reader on the way makes a float of it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: UserId
+    amount: Annotated[str, Field(pattern=r"^[0-9]{1,12}(\.[0-9]{1,3})?$")]
+    currency: Currency
+    merchant: Annotated[PlainText, Field(min_length=1)]
+    category: Category
+    status: Status = "completed"
+
+
+class TransactionOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    user_id: int
+    amount: Decimal
+    currency: str
+    status: str
+    merchant: str
+    category: str
+    created_at: datetime
+
+
+class TransactionPage(BaseModel):
+    items: list[TransactionOut]
+    next_offset: int | None
+
+
+class UserOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    id: int
+    name: str
+    country: str
+    last_seen: datetime
+
+
+class UserPage(BaseModel):
+    items: list[UserOut]
+    next_offset: int | None
+
+
+class UserDetail(UserOut):
+    balances: dict[str, Decimal]
+
+
+class ExportRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    format: Format
+    currency: Currency | None = None
+
+
+class DashboardOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+    days: int
+    active_users: int
+    revenue: dict[str, Decimal]
+    transactions: int
+    categories: dict[str, int]
