@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, Literal
 
 Limit = Literal["max", "p95", "p99", "availability"]
@@ -60,6 +61,8 @@ class Budget:
     p99_s: float | None = None
     availability: float | None = None
     method: str | None = None
+    thresholds: Mapping[Limit, float] = field(init=False, repr=False, compare=False)
+    """Limit → seconds, only those that are set."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.endpoint, str) or not self.endpoint.startswith("/"):
@@ -72,9 +75,7 @@ class Budget:
             raise ValueError(
                 f"budget for {self.endpoint}: method {self.method!r} must be upper case, as GET"
             )
-        for name in ("max_s", "p95_s", "p99_s"):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, self._positive(name, value))
+        self._set_thresholds()
         if self.availability is not None:
             self._check_availability(self.availability)
         if not self.thresholds and self.availability is None:
@@ -83,6 +84,15 @@ class Budget:
                 "give max_s, p95_s, p99_s or availability"
             )
         self._check_order()
+
+    def _set_thresholds(self) -> None:
+        thresholds: dict[Limit, float] = {}
+        for limit in ALLOWED:
+            name = f"{limit}_s"
+            if (value := getattr(self, name)) is not None:
+                thresholds[limit] = self._positive(name, value)
+                object.__setattr__(self, name, thresholds[limit])
+        object.__setattr__(self, "thresholds", MappingProxyType(thresholds))
 
     def _positive(self, name: str, value: object) -> float:
         try:
@@ -108,16 +118,6 @@ class Budget:
                     f"budget for {self.endpoint}: {low} ({low_s:g} s) is above {high} "
                     f"({high_s:g} s); the order is p95 ≤ p99 ≤ max"
                 )
-
-    @property
-    def thresholds(self) -> dict[Limit, float]:
-        """Limit → seconds, only those that are set."""
-        pairs: tuple[tuple[Limit, float | None], ...] = (
-            ("max", self.max_s),
-            ("p95", self.p95_s),
-            ("p99", self.p99_s),
-        )
-        return {limit: value for limit, value in pairs if value is not None}
 
     @property
     def limits(self) -> tuple[Limit, ...]:
@@ -164,6 +164,9 @@ class Budgets:
         return self._by_key.get((method, route)) or self._by_key.get((None, route))
 
 
+_FIELDS = frozenset(f.name for f in fields(Budget) if f.init)
+
+
 def parse_budget(value: object) -> Budget:
     """A Budget from a Budget, a table of `pbmon.toml`, or text.
 
@@ -177,20 +180,20 @@ def parse_budget(value: object) -> Budget:
         value = _table(value)
     if not isinstance(value, Mapping):
         raise ValueError(f"{value!r} is no budget; write a table or '/route max=500ms'")
-    fields: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     for key, item in value.items():
         name = f"{key}_s" if key in ALLOWED else str(key)
-        if name not in Budget.__dataclass_fields__:
+        if name not in _FIELDS:
             raise ValueError(
                 f"budget has no field {key!r}; the fields are endpoint, method, max, p95, p99, "
                 "availability"
             )
-        if name in fields:
+        if name in given:
             raise ValueError(f"budget for {value.get('endpoint')}: {key} is given twice")
-        fields[name] = item
-    if "endpoint" not in fields:
+        given[name] = item
+    if "endpoint" not in given:
         raise ValueError(f"budget {dict(value)!r} names no endpoint")
-    return Budget(**fields)
+    return Budget(**given)
 
 
 def _table(text: str) -> dict[str, object]:
