@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from types import TracebackType
 
 MASK = "REDACTED"
 
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+(?=@)")
-
 
 def mask_url(url: str) -> str:
-    """The URL with its user and password masked and the values of its query removed."""
-    head, sign, query = _USERINFO.sub(MASK, url).partition("?")
-    return head + sign + mask_query(query)
+    """The URL with its user and password masked and the values of its query removed.
+
+    All before the last `@` goes: a password may itself hold `@`, `/` and `?`.
+    """
+    scheme, sign, rest = url.partition("://")
+    if not sign:
+        scheme, rest = "", url
+    _, at, place = rest.rpartition("@")
+    place, hash_sign, _ = place.partition("#")
+    place, question, query = place.partition("?")
+    userinfo = f"{MASK}@" if at else ""
+    fragment = f"#{MASK}" if hash_sign else ""
+    return f"{scheme}{sign}{userinfo}{place}{question}{mask_query(query)}{fragment}"
 
 
 def mask_query(query: str) -> str:

@@ -1,0 +1,146 @@
+"""What leaves is free of secrets: URLs, query strings, exceptions."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pbmon.privacy import MASK, error_type, frames, mask_query, mask_url
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("http://localhost:4318/v1/traces", "http://localhost:4318/v1/traces"),
+        ("http://user@host/x", "http://REDACTED@host/x"),
+        ("postgresql://app:hunter2@db:5432/shop", "postgresql://REDACTED@db:5432/shop"),
+        ("postgresql://app:hun/ter2@db/shop", "postgresql://REDACTED@db/shop"),
+        ("postgresql://app:hun@ter2@db/shop", "postgresql://REDACTED@db/shop"),
+        ("postgresql://app:hun?ter2@db/shop", "postgresql://REDACTED@db/shop"),
+        ("postgresql://app:hun#ter2@db/shop", "postgresql://REDACTED@db/shop"),
+        ("postgresql://app:hun ter2@db/shop", "postgresql://REDACTED@db/shop"),
+        ("postgresql+psycopg2://:hunter2@/shop", "postgresql+psycopg2://REDACTED@/shop"),
+        ("postgresql:app:hunter2@db/shop", "REDACTED@db/shop"),
+        ("app:hunter2@db", "REDACTED@db"),
+        ("sqlite:////var/lib/shop.db", "sqlite:////var/lib/shop.db"),
+        ("http://h/x?token=hunter2&debug", "http://h/x?token=REDACTED&debug"),
+        ("postgresql:///shop?user=app&password=hunter2",
+         "postgresql:///shop?user=REDACTED&password=REDACTED"),
+        ("http://h/x#access_token=hunter2", "http://h/x#REDACTED"),
+        ("http://h/x?a=1#hunter2", "http://h/x?a=REDACTED#REDACTED"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_mask_url(url, masked):
+    assert mask_url(url) == masked
+
+
+# Marked on both sides, so that a piece of it is found as well.
+words = st.text(
+    st.characters(exclude_characters="@", exclude_categories=["Cs"]), min_size=1, max_size=12
+)
+
+
+@given(words, words, st.sampled_from(["http", "postgresql+psycopg2", "x"]))
+def test_no_password_survives(user, password, scheme):
+    url = f"{scheme}://{user}:{password}@db.example:5432/shop"
+    assert mask_url(url) == f"{scheme}://REDACTED@db.example:5432/shop"
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_no_password_survives_whatever_is_in_it(before, after):
+    masked = mask_url(f"postgresql://u:{before}{SECRET}{after}@db/shop")
+    assert SECRET not in masked
+    assert masked.endswith("@db/shop")
+
+
+keys = st.text(st.characters(exclude_characters="&=", exclude_categories=["Cs"]), max_size=8)
+values = st.text(st.characters(exclude_characters="&", exclude_categories=["Cs"]), max_size=8)
+
+
+@given(st.lists(st.tuples(keys, values), max_size=5))
+def test_no_query_value_survives_and_the_keys_stay(pairs):
+    query = "&".join(f"{key}={value}" for key, value in pairs)
+    assert mask_query(query) == "&".join(f"{key}={MASK}" for key, _ in pairs)
+
+
+@pytest.mark.parametrize(
+    ("query", "masked"),
+    [
+        ("", ""),
+        ("a=1", "a=REDACTED"),
+        ("a=", "a=REDACTED"),
+        ("a=b=c", "a=REDACTED"),
+        ("a", "a"),
+        ("=x", "=REDACTED"),
+        ("a=1;b=2", "a=REDACTED"),
+        ("b=1&a=2&b=3", "b=REDACTED&a=REDACTED&b=REDACTED"),
+        ("&&", "&&"),
+    ],
+)
+def test_mask_query(query, masked):
+    assert mask_query(query) == masked
+
+
+class Broken(Exception):
+    class Inner(Exception):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (KeyError("x"), "KeyError"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (Broken(), f"{__name__}.Broken"),
+        (Broken.Inner(), f"{__name__}.Broken.Inner"),
+        (type("Made", (Exception,), {"__module__": "__main__"})(), "Made"),
+    ],
+)
+def test_error_type(error, name):
+    assert error_type(error) == name
+
+
+def fail(password):
+    person = "Ada Lovelace"
+    raise ValueError(f"{password} of {person}")
+
+
+def caught(function, *arguments):
+    try:
+        function(*arguments)
+    except Exception:
+        return sys.exc_info()[2]
+    raise AssertionError
+
+
+def test_frames_say_where_and_nothing_else():
+    text = frames(caught(fail, SECRET))
+    first, last = text.splitlines()
+    code = fail.__code__
+    assert first.startswith(f"{__file__}:")
+    assert first.endswith(" in caught")
+    assert last == f"{__file__}:{code.co_firstlineno + 2} in fail"
+    for private in (SECRET, "Ada", "Lovelace", "ValueError", "raise"):
+        assert private not in text
+
+
+def test_frames_keep_the_innermost():
+    def dive(depth):
+        if depth == 0:
+            fail(SECRET)
+        dive(depth - 1)
+
+    lines = frames(caught(dive, 100)).splitlines()
+    assert len(lines) == 32
+    assert lines[-1].endswith(" in fail")
+    assert len(frames(caught(dive, 100), limit=5).splitlines()) == 5
+
+
+def test_no_traceback_no_frames():
+    assert frames(None) == ""
