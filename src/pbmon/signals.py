@@ -65,7 +65,7 @@ def failed(what: str, error: Exception) -> None:
     )
 
 
-# --- instruments -------------------------------------------------------------------------------
+# --- instruments ---
 
 Key = tuple[tuple[str, Any], ...]
 """Attributes of one series, as sorted by the caller; hashable."""
@@ -98,7 +98,11 @@ class Counts:
             return self._cells.setdefault(key, Cell())
 
     def _observe(self) -> Iterable[Observation]:
-        return [Observation(cell.value, dict(key)) for key, cell in list(self._cells.items())]
+        # copy() is one step of the interpreter: a series added meanwhile can't disturb the loop.
+        return [Observation(cell.value, dict(key)) for key, cell in self._cells.copy().items()]
+
+
+_reading = threading.RLock()
 
 
 class Cell:
@@ -110,8 +114,14 @@ class Cell:
 
     @property
     def value(self) -> int:
-        """Ups less downs. Reading steps both counts, so the steps of reads cancel out."""
-        return self.up() - self.down()
+        """Ups less downs. Reading steps both counts, so the steps of reads cancel out.
+
+        One reader at a time, or a counter would fall back by the other's step, which Prometheus
+        takes for a restart. Downs first: what goes down meanwhile is not read as below 0.
+        """
+        with _reading:
+            down = self.down()
+            return self.up() - down
 
 
 def observe(
