@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
+import sys
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -66,7 +68,7 @@ class Observed:
             _close(record)
 
     def _watch(self, record: RequestRecord, scope: Scope, send: Send) -> Send:
-        return Answer(record, send)
+        return Answer(record, send).send
 
 
 def _begin_request(scope: Scope) -> RequestRecord | None:
@@ -107,6 +109,15 @@ def _close(record: RequestRecord | WebSocketRecord) -> None:
         signals.failed("request hook", error)
 
 
+def _as_coroutine_function(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a plain function that returns an awaitable, for those who look before they call
+    (asgiref warns of a `send` that is not one)."""
+    if sys.version_info >= (3, 12):
+        return inspect.markcoroutinefunction(function)
+    function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # noqa: SLF001
+    return function
+
+
 class Answer:
     """Stands in for `send` and reports the answer's first and last byte, each once they are
     passed on. Only these two messages pay for a coroutine; all others go straight through."""
@@ -118,7 +129,8 @@ class Answer:
         self._send = send
         self._started = self._completed = self._trailers = False
 
-    def __call__(self, message: Message) -> Awaitable[None]:
+    @_as_coroutine_function
+    def send(self, message: Message) -> Awaitable[None]:
         kind = message["type"]
         if kind in _BODIES:
             if message.get("more_body") or self._trailers:
@@ -174,6 +186,7 @@ class Conversation:
             self._report_close(message.get("code"), 1005)
         return message
 
+    @_as_coroutine_function
     def send(self, message: Message) -> Awaitable[None]:
         kind = message["type"]
         if kind == "websocket.accept":

@@ -51,7 +51,7 @@ class UpstreamObserved(Observed):
             return
         outer = scope[_OUTER] = _Outer(self.app, send)
         try:
-            await _middleware()(scope, receive, outer)
+            await _middleware()(scope, receive, outer.send)
         except Exception as error:
             if RECORD in scope:
                 raise
