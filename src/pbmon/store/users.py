@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
@@ -111,8 +112,11 @@ class UsersTable:
         from sqlalchemy.pool import NullPool
 
         url = make_url(self._url.replace("postgres://", "postgresql://", 1))
+        if url.drivername == "postgresql" and find_spec("psycopg2") is not None:
+            # SQLAlchemy 2.1 means psycopg 3 by this name, 2.0 psycopg2: the one that is here.
+            url = url.set(drivername="postgresql+psycopg2")
         arguments: dict[str, object] = {}
-        if url.get_backend_name() == "postgresql" and url.get_driver_name() == "psycopg2":
+        if url.get_backend_name() == "postgresql" and "psycopg" in url.get_driver_name():
             arguments = {
                 "connect_timeout": _TIMEOUT_S,
                 "options": f"-c statement_timeout={_TIMEOUT_S * 1000}"

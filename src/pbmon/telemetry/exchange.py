@@ -36,6 +36,7 @@ class Exchange:
         "_finished",
         "_first_s",
         "_method",
+        "_scheme",
         "_scope",
         "_sink",
         "_span",
@@ -60,9 +61,10 @@ class Exchange:
         self._stream = self._finished = False
         self._wall_ns = sink.clock.wall_ns()
         self._start_s = sink.clock.monotonic_s()
+        self._scheme = scope.get("scheme") or "http"  # optional in ASGI
         self._span, context = sink.start_span(scope, self._method, self._wall_ns)
         self._active = sink.active.cell(
-            ((catalog.METHOD.name, self._method), (catalog.SCHEME.name, scope["scheme"]))
+            ((catalog.METHOD.name, self._method), (catalog.SCHEME.name, self._scheme))
         )
         self._active.up()
         self._token = attach(context) if context is not None else None
@@ -72,14 +74,15 @@ class Exchange:
         self._first_s = self._sink.clock.monotonic_s()
         for name, value in headers:
             if name.lower() == b"content-type":
-                self._stream = value.startswith(b"text/event-stream")
+                self._stream = value.lower().startswith(b"text/event-stream")
         if self._sink.settings.response_headers and self._span.is_recording():
             self._span.set_attributes(self._sink.headers.response(headers))
 
     def response_completed(self) -> None:
         self._done_s = self._sink.clock.monotonic_s()
-        # A 5xx waits for closed(): the exception that caused it arrives after its answer.
-        if self._status is None or self._status < 500:
+        # A 5xx waits for closed(): the exception that caused it arrives after its answer. Not
+        # on upstream's span, which upstream ends as soon as this returns.
+        if self._status is None or self._status < 500 or self._token is None:
             self._finish()
 
     def failed(self, error: BaseException) -> None:
@@ -104,7 +107,7 @@ class Exchange:
         series = sink.series(
             (
                 self._method,
-                self._scope["scheme"],
+                self._scheme,
                 self._scope.get("http_version", ""),
                 self.route,
                 self._status,
