@@ -1,0 +1,33 @@
+"""A pytest plugin: keep the tests that need no real server and don't depend on the Python version.
+
+`.ci/run` uses it for the other Pythons and the other OpenTelemetry; the main run has everything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# The stack, the tools that make files, and packaging itself: the same on every Python.
+LEFT_OUT = ("stack", "e2e", "collector_config", "grafana", "packaging", "examples")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    tests = ROOT / "tests"
+    if collection_path.is_relative_to(tests):
+        parts = collection_path.relative_to(tests).parts
+        return True if parts and parts[0] in LEFT_OUT else None
+    return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    slow = [item for item in items if _takes_a_server(item)]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not _takes_a_server(item)]
+
+
+def _takes_a_server(item: pytest.Item) -> bool:
+    return any(name.startswith("stack_") for name in getattr(item, "fixturenames", ()))

@@ -1,0 +1,91 @@
+# Everything is set up by the targets themselves, from the locked lists in requirements/.
+# Needed: make and Python 3.10 or newer (PYTHON=/path/to/python names one).
+
+VENV ?= .venv
+PYTHON ?=
+# Each worker starts the real servers that its tests ask for: more than four only crowd them.
+WORKERS ?= auto
+TESTS ?= tests
+ARGS ?=
+
+PY := $(VENV)/bin/python
+# Refused outside a virtual environment: VENV may name a directory that is none.
+INSTALL := $(PY) -m pip --require-virtualenv --disable-pip-version-check install --quiet --no-input
+LOCK := $(VENV)/bin/uv pip compile --universal --python-version 3.10 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --quiet \
+	$(if $(UPGRADE),--upgrade)
+
+.PHONY: help demo test stack lint types layers format bench secrets lock dashboards docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.demo $(VENV)/.pbmon ## a finance app under real traffic for 20 s, a summary, a page of charts
+	@$(PY) -m examples.pocketbook.demo $(ARGS)
+
+test: $(VENV)/.test $(VENV)/.pbmon ## everything this machine can test (TESTS=tests/hooks ARGS='-k name')
+	@$(PY) -m pytest -n $(WORKERS) --maxprocesses=4 --dist=loadfile $(TESTS) $(ARGS)
+
+stack: $(VENV)/.test ## build collector, Prometheus and Jaeger for the tests (needs Go, once)
+	@$(PY) -m tests.stack build
+
+lint: $(VENV)/.test ## ruff: rules and format
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/.test $(VENV)/.pbmon ## mypy, strict
+	@$(VENV)/bin/mypy
+
+layers: $(VENV)/.test $(VENV)/.pbmon ## import-linter: the layers of docs/architecture.md
+	@$(VENV)/bin/lint-imports
+
+format: $(VENV)/.test ## rewrite the sources as ruff wants them
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+bench: $(VENV)/.test $(VENV)/.pbmon ## what a request costs, beside upstream's instrumentation
+	@$(PY) -m benchmarks.http_cost $(ARGS)
+
+dashboards: $(VENV)/.test $(VENV)/.pbmon ## write grafana/dashboards/*.json
+	@$(PY) -m grafana.build $(ARGS)
+
+docs: $(VENV)/.test $(VENV)/.pbmon ## write docs/catalogue.md and docs/settings.md
+	@$(PY) docs/build.py $(ARGS)
+
+secrets: .secrets/grafana_admin_password ## a random Grafana password, unless there is one
+
+lock: $(VENV)/.test ## renew requirements/*.txt from pyproject.toml (UPGRADE=1: newest versions)
+	@$(LOCK) pyproject.toml --group demo --group test -o requirements/test.txt
+	@$(LOCK) pyproject.toml --group demo -c requirements/test.txt -o requirements/demo.txt
+	@$(LOCK) requirements/otel-1.45.2.in --no-deps -o requirements/otel-1.45.2.txt
+
+clean: ## remove what was built; .venv and .secrets stay
+	rm -rf dist build demo-report.html .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+$(PY):
+	@sh requirements/venv.sh "$(VENV)" $(if $(PYTHON),"$(PYTHON)")
+
+$(VENV)/.demo: requirements/demo.txt | $(PY)
+	@echo "installing requirements/demo.txt into $(VENV) (about half a minute)"
+	@$(INSTALL) --no-deps --require-hashes -r requirements/demo.txt || { \
+		echo "requirements/demo.txt can't be installed: is the package index reachable? Then repeat make." >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.test: requirements/test.txt | $(VENV)/.demo
+	@echo "installing requirements/test.txt into $(VENV) (about half a minute)"
+	@$(INSTALL) --no-deps --require-hashes -r requirements/test.txt || { \
+		echo "requirements/test.txt can't be installed: is the package index reachable? Then repeat make." >&2; exit 1; }
+	@touch $@
+
+# Again when pyproject.toml changes: the entry points and the version are in its metadata.
+$(VENV)/.pbmon: pyproject.toml | $(VENV)/.demo
+	@$(INSTALL) --no-deps --no-index --no-build-isolation --editable .
+	@touch $@
+
+# The directory is closed, the file is not: Grafana's user in the container has to read it.
+.secrets/grafana_admin_password: | $(PY)
+	@mkdir -p .secrets && chmod 700 .secrets
+	@$(PY) -c 'import secrets; print(secrets.token_urlsafe(24), end="")' > $@.new
+	@chmod 644 $@.new && mv $@.new $@
+	@echo "wrote $@"
