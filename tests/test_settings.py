@@ -232,6 +232,7 @@ REFUSED = [
     ("hooks", "psycopg2", "mode '' of hook psycopg2 is not one of pbmon, upstream, off"),
     ("excluded_urls", "a(b", "'a(b' is no regular expression"),
     ("excluded_urls", "a{99999999999999999999}", "is no regular expression"),
+    ("excluded_urls", "[[a]", "is no regular expression"),
     ("trusted_peers", "10.0.0.1/8", "write networks such as 10.0.0.0/8"),
     ("trusted_peers", "nearby", "write networks such as 10.0.0.0/8"),
     ("public_endpoint", "api", "paths starting with '/'"),

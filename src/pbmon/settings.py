@@ -132,7 +132,8 @@ def _patterns(value: Any) -> tuple[str, ...]:
     for pattern in patterns:
         try:
             re.compile(pattern)
-        except (re.error, OverflowError, RecursionError) as error:
+        # FutureWarning: an ambiguous set such as [[a], where warnings are errors.
+        except (re.error, OverflowError, RecursionError, FutureWarning) as error:
             raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
     return patterns
 
