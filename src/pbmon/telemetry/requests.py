@@ -58,8 +58,9 @@ class Requests:
         self._series: dict[SeriesKey, Series] = {}
         self.peers = TrustedPeers(settings.trusted_peers)
         self.headers = HeaderCapture(settings)
-        joined = "|".join(f"(?:{pattern})" for pattern in settings.excluded_urls)
-        self._excluded = re.compile(joined) if joined else None
+        # Each by itself: joined into one, their flags and group numbers would get in each
+        # other's way.
+        self._excluded = [re.compile(pattern) for pattern in settings.excluded_urls]
         self.stream_routes = frozenset(settings.stream_routes)
         self.annotates = "upstream" in settings.hooks.values()
         for budget in settings.budgets.all:  # at 0 from the start: the first breach is a rise
@@ -118,10 +119,11 @@ class Requests:
         return Session(self, scope)
 
     def _is_excluded(self, scope: Scope) -> bool:
-        if self._excluded is None:
+        if not self._excluded:
             return False
         host = _headers(scope).get("host", "")
-        return self._excluded.search(f"{scope.get('scheme')}://{host}{scope['path']}") is not None
+        url = f"{scope.get('scheme') or 'http'}://{host}{scope['path']}"
+        return any(pattern.search(url) for pattern in self._excluded)
 
     def start_span(self, scope: Scope, method: str, wall_ns: int) -> tuple[Span, Context | None]:
         """The server span and the context that is to be current; None: it already is."""
@@ -160,7 +162,7 @@ class Requests:
     def _start_attributes(self, scope: Scope, method: str) -> dict[str, Any]:
         attributes: dict[str, Any] = {
             catalog.METHOD.name: method,
-            catalog.SCHEME.name: scope.get("scheme", "http"),
+            catalog.SCHEME.name: scope.get("scheme") or "http",
             catalog.PATH.name: scope["path"],
         }
         if method == "_OTHER":
