@@ -122,6 +122,7 @@ def capture(**settings: Any) -> Iterator[Capture]:
     from pbmon import wiring
     from pbmon.runtime import active
     from pbmon.settings import SettingsError, resolve
+    from pbmon.telemetry import sampling
 
     resolved, problems = resolve({"strict": True, **settings})
     if problems:
@@ -129,13 +130,17 @@ def capture(**settings: Any) -> Iterator[Capture]:
     exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
     seen = Capture(CountingClock(), _exporter=exporter, _reader=reader)
     tracers = TracerProvider(
-        resource=Resource.get_empty(), id_generator=_counting_ids(), shutdown_on_exit=False
+        sampler=sampling.from_environment(),
+        resource=Resource.get_empty(),
+        id_generator=_counting_ids(),
+        shutdown_on_exit=False,
     )
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
     meters = MeterProvider([reader], resource=Resource.get_empty(), shutdown_on_exit=False)
     handler = _LogCollector(seen.logs)
     with _restored(), _listening(handler):
         active.settings = resolved
+        active.store = None  # a test asks no database
         wiring.install_sinks(
             resolved, tracers.get_tracer("pbmon"), meters.get_meter("pbmon"), seen.clock
         )
