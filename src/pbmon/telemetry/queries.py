@@ -38,6 +38,7 @@ class Queries:
         self.notices = notices
         self._meter = meter
         self._histogram: Histogram | None = None
+        self._series: set[tuple[tuple[str, Any], ...]] = set()
         self.slow = signals.Counts(catalog.SLOW_QUERIES, meter)
         self.errors = signals.Counts(catalog.QUERY_ERRORS, meter)
         self.apply(settings)
@@ -57,6 +58,19 @@ class Queries:
                 meter=self._meter,
             )
         return self._histogram
+
+    def prepare(self, system: str) -> None:
+        statements.describe("SELECT 1", system)
+
+    def record(self, duration_s: float, attributes: dict[str, Any], context: Context) -> None:
+        """Into the histogram; tenants' databases, for one, may be more than its series may."""
+        key = tuple(attributes.items())
+        if key not in self._series:
+            if len(self._series) >= signals.MAX_SERIES:
+                attributes = dict(signals.OVERFLOW)
+            else:
+                self._series.add(key)
+        self.histogram.record(duration_s, attributes, context=context)
 
     def query(
         self,
@@ -138,9 +152,7 @@ class Query:
         if slow:
             attributes |= _caller()
         span = self._span(summary, attributes, failed=error is not None)
-        sink.histogram.record(
-            self._busy_s, common, context=trace.set_span_in_context(span, Context())
-        )
+        sink.record(self._busy_s, common, trace.set_span_in_context(span, Context()))
         if error is not None:
             sink.errors.cell(signals.key({n: common[n] for n in _ERROR_KEYS if n in common})).up()
         if slow:
@@ -211,7 +223,7 @@ def _caller() -> dict[str, Any]:
     is neither ours nor a database library's."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - CPython's documented name
     while frame is not None:
-        module = frame.f_globals.get("__name__", "")
+        module = frame.f_globals.get("__name__") or ""
         if not module.startswith(_NOT_THE_CALLER):
             return {
                 catalog.CODE_FILE.name: frame.f_code.co_filename,
