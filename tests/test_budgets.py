@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pbmon.budgets import ALLOWED, Budget, Budgets, parse_budget, seconds
+from tests.patience import patiently
 
 durations = st.floats(min_value=1e-6, max_value=1e6)
 routes = st.sampled_from(["/", "/api/users", "/api/users/{user_id}", "/a/{b:path}"])
@@ -96,6 +97,7 @@ def test_refused_with_the_remedy(arguments, message):
         Budget(**arguments)
 
 
+@patiently()
 @given(durations, durations, durations)
 def test_the_order_rule_is_p95_p99_max(p95, p99, maximum):
     def make():
@@ -111,6 +113,7 @@ def test_the_order_rule_is_p95_p99_max(p95, p99, maximum):
 # --- the verdict ---
 
 
+@patiently()
 @given(budgets(), durations)
 def test_judge_lists_exactly_the_thresholds_passed(budget, duration):
     verdict = budget.judge(duration)
@@ -123,6 +126,7 @@ def test_judge_lists_exactly_the_thresholds_passed(budget, duration):
         assert verdict.excess_s == 0.0
 
 
+@patiently()
 @given(budgets())
 def test_a_threshold_itself_is_kept_and_the_next_float_is_not(budget):
     for limit, threshold in budget.thresholds.items():
@@ -145,6 +149,7 @@ def test_limits_and_allowed_shares():
 # --- parsing ---
 
 
+@patiently()
 @given(budgets())
 def test_text_and_table_round_trip(budget):
     values = {n: repr(t) for n, t in budget.thresholds.items()}
@@ -182,6 +187,7 @@ def test_parse_refuses_with_the_remedy(value, message):
         parse_budget(value)
 
 
+@patiently()
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

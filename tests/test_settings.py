@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pbmon.budgets import Budget, Budgets
 from pbmon.settings import FIELDS, Settings, resolve, variables
+from tests.patience import patiently
 
 TOML = "pbmon.toml"
 
@@ -405,6 +406,7 @@ pieces = st.lists(
 ).map("".join)
 
 
+@patiently()
 @given(st.dictionaries(st.sampled_from([v for n in FIELDS for v in variables(n)]), pieces))
 def test_no_environment_makes_resolve_raise(env):
     settings, problems = resolve({}, env, Path("/nonexistent"))
@@ -413,6 +415,7 @@ def test_no_environment_makes_resolve_raise(env):
         assert len(str(problem).splitlines()) == 1
 
 
+@patiently()
 @given(st.dictionaries(st.sampled_from([*FIELDS, "unknown"]), json_like, max_size=5))
 def test_no_value_makes_resolve_raise(values):
     settings, problems = resolve(values, {}, Path("/nonexistent"))
@@ -422,6 +425,7 @@ def test_no_value_makes_resolve_raise(values):
         assert len(str(problem).splitlines()) == 1
 
 
+@patiently()
 @given(st.text(max_size=60))
 def test_no_toml_text_makes_resolve_raise(tmp_path_factory, text):
     directory = tmp_path_factory.getbasetemp()

@@ -13,6 +13,7 @@ from pbmon.budgets import Budget
 from pbmon.telemetry import notices
 from pbmon.telemetry.notices import Notices
 from pbmon.testing import capture
+from tests.patience import patiently
 from tests.telemetry.drive import http, request
 
 
@@ -196,6 +197,7 @@ def test_values_as_text(value, text):
     assert notices._text(value) == text
 
 
+@patiently()
 @given(st.text(st.characters(), max_size=30))
 def test_a_value_forges_neither_a_line_nor_a_field(value):
     line = notices._line("Message", {"endpoint": value, "status": 200})

@@ -87,7 +87,7 @@ def track_revenue(
     if status not in catalog.TRANSACTION_STATUS.values:
         known = ", ".join(catalog.TRANSACTION_STATUS.values)
         return refuse(call, "bad_status", f"status {status[:32]!r} is not one of {known}")
-    if occurred_at is not None and occurred_at.tzinfo is None:
+    if occurred_at is not None and occurred_at.utcoffset() is None:
         return refuse(call, "naive_datetime", "occurred_at needs a time zone, such as UTC")
     try:
         minor = money.minor_units(amount, currency)
