@@ -74,7 +74,7 @@ def _pyformat(text: str) -> str:
 
 
 class PostgreSQL:
-    """Connections by psycopg2, at most POOL_SIZE at a time."""
+    """POOL_SIZE connections by psycopg2, opened at the start."""
 
     time_type = "TIMESTAMPTZ"
     setup_lock = "SELECT pg_advisory_xact_lock(7076463)"
@@ -85,7 +85,8 @@ class PostgreSQL:
     def __init__(self, url: str) -> None:
         from psycopg2.pool import ThreadedConnectionPool  # only PostgreSQL needs the driver
 
-        self._pool = ThreadedConnectionPool(1, POOL_SIZE, url, connect_timeout=5)
+        # Of the connections given back the pool keeps its minimum only, so that is the maximum.
+        self._pool = ThreadedConnectionPool(POOL_SIZE, POOL_SIZE, url, connect_timeout=5)
         # The pool refuses the eleventh caller; a request would rather wait its turn.
         self._free = threading.BoundedSemaphore(POOL_SIZE)
 

@@ -32,6 +32,7 @@ from examples.pocketbook.server import Server, StartError, environment
 from examples.pocketbook.summary import Summary, summarise
 from examples.pocketbook.traffic import Sent, Traffic
 
+REPORT = "demo-report.html"
 INTERRUPTED = 130
 MISMATCH = 1
 NOT_STARTED = 2
@@ -65,7 +66,7 @@ def main(arguments: list[str] | None = None, console: Console | None = None) -> 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="demo", description="Pocketbook, observed by pbmon.")
     parser.add_argument("--seconds", type=_seconds, default=20.0, help="length of the traffic (20)")
-    parser.add_argument("--report", type=Path, default=Path("demo-report.html"), metavar="FILE")
+    parser.add_argument("--report", type=Path, default=Path(REPORT), metavar="FILE")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     return parser.parse_args(arguments)
 
@@ -89,6 +90,7 @@ def run(seconds: float, console: Console) -> Outcome:
         url = os.environ.get("DATABASE_URL") or f"sqlite:///{directory / 'demo.sqlite3'}"
         with console.status("Starting uvicorn under opentelemetry-instrument …"):
             server = stack.enter_context(Server(environment(receiver.endpoint, url)))
+        console.print(f"Traffic for {seconds:g} s …", highlight=False)
         sent = _drive(server.url, seconds, console)
         with console.status("Stopping the app; what it still holds arrives now …"):
             server.stop()
@@ -107,6 +109,7 @@ def _drive(url: str, seconds: float, console: Console) -> Sent:
         TimeRemainingColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
     traffic = Traffic(url, seconds=seconds)
     with bar:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import os
 import queue
 import threading
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -59,8 +59,9 @@ class Forwarder:
 
     def describe(self) -> str:
         """One line for a person: where the telemetry goes beside this process."""
-        shown = urlsplit(self.endpoint)
-        address = f"{shown.scheme}://{shown.hostname}" + (f":{shown.port}" if shown.port else "")
+        # Of user:password@host only the host is shown.
+        scheme, _, rest = self.endpoint.partition("://")
+        address = f"{scheme}://{rest.rpartition('@')[2].partition('/')[0]}"
         if not self.listening:
             return (
                 f"No OTLP/HTTP collector answers at {address}; "
@@ -89,16 +90,16 @@ class Forwarder:
 
     def _post(self, signal: str, body: bytes, headers: dict[str, str]) -> bool:
         url = self._urls[signal]
-        local = urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
-        proxies = urllib.request.ProxyHandler({} if local else None)
         try:
+            local = urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")
+            proxies = urllib.request.ProxyHandler({} if local else None)
             request = urllib.request.Request(
                 url, body, {"Content-Type": _CONTENT, **self._headers, **headers}, method="POST"
             )
             with urllib.request.build_opener(proxies).open(request, timeout=TIMEOUT_S):
                 return True
-        except (OSError, ValueError):  # refused, timed out, an error status, a malformed URL
-            return False
+        except (OSError, ValueError, http.client.HTTPException):
+            return False  # refused, timed out, an error status; a malformed URL; no HTTP
 
 
 class Receiver:

@@ -74,7 +74,12 @@ class SlowQuery:
     text: str
     system: str
     where: str
+    """The function that issued it."""
     durations_s: tuple[float, ...]
+    """Sorted."""
+
+    def percentile(self, share: float) -> float:
+        return percentile(self.durations_s, share)
 
 
 @dataclass(frozen=True)
@@ -202,8 +207,13 @@ def _routes(requests: Iterable[Span], budgets: _Budgets) -> list[Route]:
                 for limit in span.attributes.get(catalog.BUDGET_LIMITS.name) or ()
             ),
         )
-        for (route, method), group in sorted(groups.items())
+        for (route, method), group in sorted(groups.items(), key=lambda item: _last(item[0]))
     ]
+
+
+def _last(key: tuple[str, str]) -> tuple[bool, str, str]:
+    """Orders by route, what has none at the end."""
+    return (key[0] == NO_ROUTE, *key)
 
 
 def _seconds(requests: Sequence[Span]) -> list[Second]:

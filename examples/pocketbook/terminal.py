@@ -31,7 +31,8 @@ def show(console: Console, summary: Summary, checks: list[Check]) -> None:
         _budgets(summary.budgets),
         _slow_queries(summary),
         _errors(summary),
-        Columns([_revenue(summary), _features(summary), _people(summary)], padding=(0, 3)),
+        Columns([_revenue(summary), _features(summary), _users(summary)], padding=(1, 3)),
+        _also(summary),
         _verdict(checks),
     ]
     for part in parts:
@@ -112,7 +113,7 @@ def _slow_queries(summary: Summary) -> Table:
         table.add_row(
             Text(query.text or query.summary),
             f"{len(query.durations_s):,}",
-            duration(query.durations_s[-1]),
+            duration(query.percentile(1)),
         )
     return table
 
@@ -128,12 +129,11 @@ def _errors(summary: Summary) -> Table:
     return table
 
 
-def _revenue(summary: Summary) -> Group:
+def _revenue(summary: Summary) -> Table:
     table = _table("Revenue", "currency", "amount", right=("amount",))
     for currency, amount in summary.revenue.items():
-        table.add_row(currency, money(amount, currency))
-    states = ", ".join(f"{count:,} {name}" for name, count in summary.transactions.items())
-    return Group(table, Text(f"transactions: {states or 'none'}", "dim"))
+        table.add_row(Text(currency), money(amount, currency))
+    return table
 
 
 def _features(summary: Summary) -> Table:
@@ -144,16 +144,23 @@ def _features(summary: Summary) -> Table:
     return table
 
 
-def _people(summary: Summary) -> Group:
-    users = _table("Active users", "in the last", "users", right=("users",))
+def _users(summary: Summary) -> Table:
+    table = _table("Active users", "in the last", "users", right=("users",))
     for window, words in WINDOWS.items():
         if window in summary.active_users:
-            users.add_row(words, f"{summary.active_users[window]:,}")
-    lines = [
-        Text(f"{found.route}: {found.sessions} WebSockets, longest {duration(found.longest_s)}")
+            table.add_row(words, f"{summary.active_users[window]:,}")
+    return table
+
+
+def _also(summary: Summary) -> Text:
+    states = ", ".join(f"{count:,} {name}" for name, count in summary.transactions.items())
+    lines = [f"Transactions: {states or 'none'}"]
+    lines += [
+        f"WebSockets on {found.route}: {found.sessions:,}, longest {duration(found.longest_s)}, "
+        f"{found.open_now or 'none'} left open"
         for found in summary.websockets
     ]
-    return Group(users, *lines)
+    return Text("\n".join(lines))
 
 
 def _verdict(checks: list[Check]) -> Group:
