@@ -189,7 +189,7 @@ def call(app: Any, scope: dict[str, Any], *received: dict[str, Any], log: list[A
 
     async def receive() -> dict[str, Any]:
         if not waiting:
-            await asyncio.Event().wait()
+            await asyncio.wait_for(asyncio.Event().wait(), 10)  # what waits for ever must fail
         return waiting.pop(0)
 
     async def send(message: dict[str, Any]) -> None:

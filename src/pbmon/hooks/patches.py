@@ -25,11 +25,13 @@ class Patch:
     """Replace one attribute: module `uvicorn.server`, attribute `Server.startup`.
 
     replace: given the original, returns what stands in its place.
+    optional: some versions of the library don't have it, and need it not.
     """
 
     module: str
     attribute: str
     replace: Callable[[Any], Any]
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Hook(BaseInstrumentor):
     """Base of every hook; loaded through an `opentelemetry_instrumentor` entry point.
 
     library: the import it wraps, also the hook's name. tested: versions it was tested with.
+    system: `db.system.name` of what a driver connects to.
     upstream: `module:Class` of what mode `upstream` runs outside our patches; an instrumentor,
     where run_upstream() is not overridden.
     """
@@ -60,6 +63,7 @@ class Hook(BaseInstrumentor):
     library: ClassVar[str]
     tested: ClassVar[str]
     upstream: ClassVar[str | None] = None
+    system: ClassVar[str | None] = None
     patches: ClassVar[tuple[Patch, ...]]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -95,6 +99,8 @@ class Hook(BaseInstrumentor):
             for patch in self.patches:
                 if patch.module == module.__name__:
                     self._apply(module, patch)
+            if self.system is not None:
+                runtime.active.queries.prepare(self.system)
             if self._state.mode == "upstream" and module.__name__ == self.patches[0].module:
                 self._start_upstream()
 
@@ -104,6 +110,8 @@ class Hook(BaseInstrumentor):
         for step in path:
             owner = getattr(owner, step, None)
         original = getattr(owner, name, None)
+        if original is None and patch.optional:
+            return
         if original is None:
             self._state.state = "skipped"
             self._state.reason = (

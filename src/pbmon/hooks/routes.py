@@ -16,7 +16,8 @@ from pbmon.runtime import RECORD, Scope
 PREFIX = "pbmon.prefix"
 """Scope key of the template matched so far: mounts, and a root path the server was given."""
 
-_REST = "/{path}"
+REST = "/{path}"
+"""What stands for the path below a mount whose own routes are not known."""
 
 Handle = Callable[..., Awaitable[None]]
 
@@ -59,7 +60,7 @@ def noting_mount(handle: Handle) -> Handle:
         if not _leads_to(mount.app, Router):
             set_route(scope, mount.path_format)
         # The concrete path is in root_path; only the template may get into the route.
-        prefix = mount.path_format.removesuffix(_REST)
+        prefix = mount.path_format.removesuffix(REST)
         if prefix:
             scope[PREFIX] = scope.get(PREFIX, "") + prefix
 
