@@ -1,0 +1,1 @@
+"""What collector-config/, compose.yaml and grafana/provisioning/ do, on the real programs."""
