@@ -121,10 +121,13 @@ class Hook(BaseInstrumentor):
             signals.tell(f"hook:{self.library}", "pbmon: hook %s: %s", self.library,
                          self._state.reason)  # fmt: skip
             return
-        replacement = patch.replace(original)
         inherited = name not in vars(owner)
+        stored = vars(owner).get(name)  # getattr() unwraps a static or class method
+        replacement = patch.replace(original)
+        if isinstance(stored, (staticmethod, classmethod)):
+            replacement = staticmethod(replacement)
         setattr(owner, name, replacement)
-        self._applied.append(_Applied(owner, name, original, replacement, inherited))
+        self._applied.append(_Applied(owner, name, stored, replacement, inherited))
         if self._state.state == "waiting":
             self._state.state, self._state.reason = "active", self._version()
 
