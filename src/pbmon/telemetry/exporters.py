@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import threading
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Any
@@ -38,12 +40,25 @@ def names(signal: str) -> list[str]:
 
 def endpoint(signal: str, settings: Settings) -> str:
     """Where a signal goes: its own OTEL_ variable as it stands, else the base with its path."""
-    own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "").strip()
-    if own and settings.source("endpoint") != "configure()":
+    if own := _own_endpoint(signal, settings):
         return own
     if protocol(signal, settings) == "grpc":
         return settings.endpoint
     return settings.endpoint.rstrip("/") + _PATHS[signal]
+
+
+def _own_endpoint(signal: str, settings: Settings) -> str:
+    """OTEL_EXPORTER_OTLP_[SIGNAL]_ENDPOINT; what code says wins over it."""
+    if settings.source("endpoint") == "configure()":
+        return ""
+    return os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "").strip()
+
+
+def _port(url: str) -> int | None:
+    try:
+        return urlsplit(url if "://" in url else f"//{url}").port
+    except ValueError:
+        return None
 
 
 def protocol(signal: str, settings: Settings) -> str:
@@ -66,13 +81,14 @@ def protocol(signal: str, settings: Settings) -> str:
                 )
                 return "http/protobuf"
             return value
-    if urlsplit(settings.endpoint).port == 4317:
+    where = _own_endpoint(signal, settings) or settings.endpoint
+    if _port(where) == 4317:
         if _installed("opentelemetry-exporter-otlp-proto-grpc"):
             return "grpc"
         signals.tell(
             "port-4317",
             "pbmon: endpoint %s is the gRPC port; use port 4318, or pip install 'pbmon[grpc]'",
-            privacy.mask_url(settings.endpoint),
+            privacy.mask_url(where),
         )
     return "http/protobuf"
 
@@ -87,6 +103,7 @@ def _installed(distribution: str) -> bool:
 
 def build(signal: str, name: str, settings: Settings) -> Any:
     """The stock exporter `name` for a signal. Raises ExporterError with the remedy."""
+    hide_headers()
     if name == "otlp":
         name = "otlp_proto_grpc" if protocol(signal, settings) == "grpc" else "otlp_proto_http"
     if name == "otlp_proto_http":
@@ -113,12 +130,15 @@ def build(signal: str, name: str, settings: Settings) -> Any:
 
 
 class _LastWords(logging.Filter):
-    """Keeps an exporter's log lines from the application's log, and the last one for our line."""
+    """Keeps an exporter's log lines from the application's log, and their words for our line.
 
-    last = ""
+    All of a delivery's: the last one only says that the exporter gave up.
+    """
+
+    by_thread = threading.local()  # exporters of two signals may fail at the same time
 
     def filter(self, record: logging.LogRecord) -> bool:
-        _LastWords.last = record.getMessage()
+        self.by_thread.said = f"{getattr(self.by_thread, 'said', '')}\n{record.getMessage()}"
         return False
 
 
@@ -128,6 +148,22 @@ def _quiet(logger: str) -> None:
         found.addFilter(_LastWords())
 
 
+class _NoSecrets(logging.Filter):
+    """OpenTelemetry's warning of a malformed header repeats it, token and all."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.args and str(record.msg).startswith("Header format invalid"):
+            record.args = (privacy.MASK,)
+        return True
+
+
+def hide_headers() -> None:
+    """Before anybody parses OTEL_EXPORTER_OTLP_HEADERS."""
+    found = logging.getLogger("opentelemetry.util.re")
+    if not any(isinstance(f, _NoSecrets) for f in found.filters):
+        found.addFilter(_NoSecrets())
+
+
 class _Delivery:
     """Shared by both wrappers: the exporter behind it, built when first needed."""
 
@@ -135,21 +171,30 @@ class _Delivery:
         self.signal = signal
         self.name = name
         self._settings = settings
-        self._exporter: Any = None
+        self.exporter: Any = None
+        self.failures = 0
+        """Batches that could not be handed over."""
 
     def apply(self, settings: Settings) -> None:
         """Where the endpoint changed, the next batch goes to the new one."""
-        changed = settings.endpoint != self._settings.endpoint
+        before = endpoint(self.signal, self._settings)
         self._settings = settings
-        if changed:
-            self._exporter = None
+        if endpoint(self.signal, settings) != before:
+            self.exporter = None  # a batch on its way keeps the old one
 
     def run(self, send: Callable[[Any], Any], failure: Any) -> Any:
-        _LastWords.last = ""
+        result = self._run(send, failure)
+        if result is failure:
+            self.failures += 1
+        return result
+
+    def _run(self, send: Callable[[Any], Any], failure: Any) -> Any:
+        _LastWords.by_thread.said = ""
         try:
-            if self._exporter is None:
-                self._exporter = build(self.signal, self.name, self._settings)
-            result = send(self._exporter)
+            exporter = self.exporter
+            if exporter is None:
+                exporter = self.exporter = build(self.signal, self.name, self._settings)
+            result = send(exporter)
         except ExporterError as error:
             signals.tell(f"exporter:{self.signal}", "pbmon: %s", error)
             return failure
@@ -168,31 +213,34 @@ class _Delivery:
             "Set OTEL_EXPORTER_OTLP_ENDPOINT, or OTEL_%s_EXPORTER=none for no export.",
             self.signal,
             where,
-            _reason(_LastWords.last),
+            _reason(_LastWords.by_thread.said),
             self.signal.upper(),
         )
 
     def close(self) -> None:
-        if self._exporter is not None:
-            self._exporter.shutdown()
+        if self.exporter is not None:
+            self.exporter.shutdown()
 
 
 def _reason(words: str) -> str:
-    """A short cause out of an exporter's log line, without the addresses it may repeat."""
+    """A short cause out of an exporter's log lines, without the addresses they may repeat."""
     lowered = words.lower()
     for sign, cause in (
         ("refused", "connection refused"),
         ("name or service not known", "unknown host"),
         ("name resolution", "unknown host"),
         ("timed out", "timed out"),
-        ("timeout", "timed out"),
         ("certificate", "TLS certificate not accepted"),
         ("401", "401 unauthorized"),
         ("403", "403 forbidden"),
         ("404", "404 not found"),
         ("503", "503 unavailable"),
+        ("service unavailable", "503 unavailable"),
+        ("too many requests", "429 too many requests"),
+        ("timeout", "timed out"),
     ):
-        if sign in lowered:
+        # As a word: a port may hold the digits of a status.
+        if re.search(rf"\b{sign}\b", lowered):
             return cause
     return "the exporter reported a failure"
 
@@ -215,12 +263,12 @@ class SpanDelivery(SpanExporter):
 
 
 class MetricDelivery(MetricExporter):
-    """Takes temporality and aggregation from the exporter it stands for, so it builds it early
-    unless that is the OTLP one, whose preferences are read from the environment."""
+    """Takes temporality and aggregation from the exporter it stands for, so that one is built
+    early."""
 
     def __init__(self, name: str, settings: Settings) -> None:
         self.delivery = _Delivery("metrics", name, settings)
-        stock = build("metrics", name, settings)
+        stock = self.delivery.exporter = build("metrics", name, settings)
         super().__init__(
             stock._preferred_temporality,  # noqa: SLF001 - how the SDK's own reader asks
             stock._preferred_aggregation,  # noqa: SLF001

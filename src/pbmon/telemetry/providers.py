@@ -101,14 +101,22 @@ class Providers:
 
     def flush(self, timeout_s: float) -> bool:
         """Send everything now. True if all of it was handed over within the time."""
-        return _within(timeout_s, [_flusher(p, timeout_s) for p in self._own])
+        return self._hand_over(timeout_s, [_flusher(p, timeout_s) for p in self._own])
 
     def shutdown(self, timeout_s: float) -> bool:
         """Flush, then stop; one deadline over all signals."""
         if self._closed:
             return True
         self._closed = True
-        return _within(timeout_s, [p.shutdown for p in self._own])
+        return self._hand_over(timeout_s, [p.shutdown for p in self._own])
+
+    def _hand_over(self, timeout_s: float, tasks: list[Callable[[], Any]]) -> bool:
+        # The SDK's processors say that they called the exporter, not that it succeeded.
+        before = self._failures()
+        return _within(timeout_s, tasks) and self._failures() == before
+
+    def _failures(self) -> int:
+        return sum(delivery.failures for delivery in self._deliveries)
 
 
 def _is_set(provider: object, proxy: type) -> bool:
@@ -131,9 +139,15 @@ def _within(timeout_s: float, tasks: list[Callable[[], Any]]) -> bool:
             done.append(task() is not False)
 
     deadline = time.monotonic() + timeout_s
-    threads = [threading.Thread(target=run, args=(t,), daemon=True) for t in tasks]
-    for thread in threads:
-        thread.start()
+    threads: list[threading.Thread] = []
+    for task in tasks:
+        thread = threading.Thread(target=run, args=(task,), daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # Python 3.12 starts none once the interpreter is exiting
+            run(task)
+        else:
+            threads.append(thread)
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     return len(done) == len(tasks) and all(done)

@@ -1,0 +1,272 @@
+"""Providers: the resource, real delivery, a sink that hangs, and an application's own."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+
+import pytest
+from opentelemetry.sdk.resources import Resource
+
+from pbmon import catalog
+from pbmon.settings import resolve
+from pbmon.telemetry import providers
+from pbmon.telemetry.providers import _within
+from tests.fresh import python
+from tests.telemetry.receiver import Receiver, closed_port, hanging
+
+OTLP = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "otlp"}
+
+SERVE = """
+    import json, os, sys, time, logging
+    import pbmon
+    from pbmon import runtime
+    from tests.telemetry.drive import http
+
+    def serve(route="/x"):
+        record = runtime.active.requests.request(http())
+        record.route = route
+        record.response_started(200, ())
+        record.response_completed()
+        record.closed()
+"""
+
+
+def script(code):
+    return SERVE + code
+
+
+# --- the resource ---
+
+
+def test_the_resource_names_distribution_service_and_process(monkeypatch):
+    monkeypatch.delenv("OTEL_RESOURCE_ATTRIBUTES", raising=False)
+    settings, _ = resolve({"service_name": "shop"}, {})
+    attributes = providers.resource(settings).attributes
+    assert attributes["telemetry.distro.name"] == "pbmon"
+    assert attributes["telemetry.distro.version"] == catalog.VERSION
+    assert attributes["telemetry.sdk.name"] == "opentelemetry"
+    assert attributes["service.name"] == "shop"
+    assert uuid.UUID(attributes["service.instance.id"])
+
+
+def test_the_users_own_resource_attributes_win(monkeypatch):
+    monkeypatch.setenv(
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "service.name=from-env,service.instance.id=mine,deployment.environment.name=prod",
+    )
+    attributes = providers.resource(resolve({}, {})[0]).attributes
+    assert attributes["service.name"] == "from-env"
+    assert attributes["service.instance.id"] == "mine"
+    assert attributes["deployment.environment.name"] == "prod"
+    named = providers.resource(resolve({"service_name": "code"}, {})[0])
+    assert named.attributes["service.name"] == "code"
+    assert isinstance(named, Resource)
+
+
+# --- _within ---
+
+
+def test_within_runs_side_by_side_and_says_whether_all_was_done():
+    barrier = threading.Barrier(2)
+    assert _within(30, [barrier.wait, barrier.wait]) is True
+    assert _within(30, [lambda: None, lambda: True]) is True
+    assert _within(30, [lambda: None, lambda: False]) is False
+    assert _within(30, []) is True
+
+
+def test_within_never_waits_longer():
+    release = threading.Event()
+    began = time.monotonic()
+    assert _within(0.05, [release.wait, release.wait, lambda: True]) is False
+    assert time.monotonic() - began < 20
+    release.set()
+
+
+def test_within_does_the_work_itself_where_no_thread_can_start(monkeypatch):
+    """As in Python 3.12 at exit."""
+
+    def refuse(thread):
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    done = []
+    assert _within(5, [lambda: done.append(1), lambda: done.append(2)]) is True
+    assert done == [1, 2]
+
+
+def test_a_failing_task_is_a_failure(monkeypatch):
+    from pbmon import signals
+
+    monkeypatch.setattr(signals, "reraise", False)
+
+    def fail():
+        raise OSError
+
+    assert _within(30, [fail]) is False
+
+
+# --- real delivery, in fresh processes ---
+
+
+def test_spans_and_metrics_arrive_with_their_resource():
+    with Receiver() as receiver:
+        python(
+            script("""
+    pbmon.configure(service_name="shop")
+    serve()
+    assert pbmon.track_revenue("12.50", "EUR", transaction_id="t")
+    assert pbmon.flush(20) is True
+    serve("/late")  # left for the exit
+    """),
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
+            OTEL_EXPORTER_OTLP_HEADERS="x-tenant=a%20b",
+            **OTLP,
+        )
+        assert [span.name for span in receiver.spans()] == ["GET /x", "GET /late"]
+        (revenue,) = receiver.metrics()["pbmon.revenue"].sum.data_points
+        assert revenue.as_double == 12.5
+        buckets = receiver.metrics()["http.server.request.duration"].histogram.data_points
+        assert sorted(point.count for point in buckets) == [1, 1]
+        assert receiver.scopes() == {("pbmon", catalog.VERSION, catalog.SCHEMA_URL)}
+        assert {headers["x-tenant"] for _, headers, _ in receiver.arrived} == {"a b"}
+        resources = receiver.resources()
+        first = resources[0]
+        assert all(resource == first for resource in resources)
+        assert first["service.name"] == "shop"
+        assert first["telemetry.distro.name"] == "pbmon"
+        assert first["telemetry.distro.version"] == catalog.VERSION
+        assert uuid.UUID(first["service.instance.id"])
+
+
+def test_each_process_and_each_fork_has_an_instance_id_of_its_own():
+    with Receiver() as receiver:
+        for _ in range(2):
+            python(
+                script("""
+    pbmon.configure()
+    serve("/parent")
+    child = os.fork()
+    if not child:
+        serve("/child")
+        pbmon.shutdown(20)
+        os._exit(0)
+    os.waitpid(child, 0)
+    """),
+                OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
+                **OTLP,
+            )
+        names = sorted(span.name for span in receiver.spans())
+        assert names == ["GET /child"] * 2 + ["GET /parent"] * 2
+        assert len({r["service.instance.id"] for r in receiver.resources()}) == 4
+
+
+def test_a_name_and_an_endpoint_given_later_count_for_all_that_follows():
+    with Receiver() as first, Receiver() as second:
+        python(
+            script("""
+    pbmon.configure()
+    serve("/one")
+    assert pbmon.flush(20)
+    pbmon.configure(service_name="shop", endpoint=os.environ["TO"])
+    serve("/two")
+    assert pbmon.flush(20)
+    """),
+            OTEL_EXPORTER_OTLP_ENDPOINT=first.url,
+            OTEL_SERVICE_NAME="early",
+            TO=second.url,
+            **OTLP,
+        )
+        assert [s.name for s in first.spans()] == ["GET /one"]
+        assert [s.name for s in second.spans()] == ["GET /two"]
+        assert {r["service.name"] for r in first.resources()} == {"early"}
+        assert {r["service.name"] for r in second.resources()} == {"shop"}
+        both = first.resources() + second.resources()
+        assert len({r["service.instance.id"] for r in both}) == 1
+        durations = second.metrics()["http.server.request.duration"].histogram.data_points
+        assert sorted(p.count for p in durations) == [1, 1]
+
+
+def test_a_sink_that_hangs_holds_nobody_longer_than_the_deadline():
+    with hanging() as url:
+        done = python(
+            script("""
+    pbmon.configure()
+    serve()
+    took = []
+    for stop in (pbmon.flush, pbmon.shutdown):
+        began = time.monotonic()
+        took.append([stop(0.2), time.monotonic() - began])
+    print(json.dumps(took))
+    """),
+            OTEL_EXPORTER_OTLP_ENDPOINT=url,
+            OTEL_EXPORTER_OTLP_TIMEOUT="3600",
+            **OTLP,
+        )
+        for handed_over, took_s in json.loads(done.stdout):
+            assert handed_over is False
+            assert took_s < 30  # of an hour
+
+
+def test_an_unreachable_collector_is_one_line_and_flush_says_no():
+    url = closed_port()
+    done = python(
+        script("""
+    pbmon.configure()
+    serve()
+    assert pbmon.flush(20) is False
+    os._exit(0)  # the flush at exit would take as long again
+    """),
+        OTEL_EXPORTER_OTLP_ENDPOINT=url.replace("http://", "http://app:hunter2@"),
+        OTEL_EXPORTER_OTLP_TIMEOUT="1.5",
+        **OTLP,
+    )
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2, done.stderr
+    host = url.removeprefix("http://")
+    for signal, line in zip(("metrics", "traces"), sorted(lines), strict=True):
+        assert line.startswith(
+            f"pbmon: {signal} can't be delivered to http://REDACTED@{host}/v1/{signal} "
+            "(connection refused); is a collector listening there? Set "
+        )
+    assert "hunter2" not in done.stderr
+
+
+def test_providers_of_the_application_are_kept_and_used():
+    done = python(
+        script("""
+    from opentelemetry import metrics, trace
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+    kept, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    tracers, meters = TracerProvider(), MeterProvider([reader])
+    trace.set_tracer_provider(tracers)
+    metrics.set_meter_provider(meters)
+    pbmon.configure()
+    assert trace.get_tracer_provider() is tracers
+    assert metrics.get_meter_provider() is meters
+    tracers.add_span_processor(SimpleSpanProcessor(kept))  # later than configure()
+    serve()
+    assert [span.name for span in kept.get_finished_spans()] == ["GET /x"]
+    names = {m.name for r in reader.get_metrics_data().resource_metrics
+             for s in r.scope_metrics for m in s.metrics}
+    assert "http.server.request.duration" in names
+    assert pbmon.shutdown() is True
+    serve()  # the application's provider is not ours to stop
+    assert len(kept.get_finished_spans()) == 2
+    """),
+    )
+    assert "; the application's own tracer provider and meter provider kept" in done.stdout
+
+
+@pytest.mark.parametrize(("value", "disabled"), [("true", True), (" TRUE ", True), ("1", False)])
+def test_disabled(monkeypatch, value, disabled):
+    monkeypatch.setenv("OTEL_SDK_DISABLED", value)
+    assert providers.disabled() is disabled
