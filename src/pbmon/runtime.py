@@ -111,6 +111,9 @@ class QueryRecord(Protocol):
 class QuerySink(Protocol):
     """Where the hooks of database drivers report."""
 
+    def prepare(self, system: str) -> None:
+        """A driver was imported: load now what its first statement would wait for."""
+
     def query(
         self,
         database: Database,
@@ -177,6 +180,9 @@ class _NoRequests:
 
 
 class _NoQueries:
+    def prepare(self, system: str) -> None:
+        return None
+
     def query(
         self,
         database: Database,
