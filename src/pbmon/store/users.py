@@ -46,18 +46,26 @@ class UsersTable:
         Starts a refresh when they are a minute old, and waits for the first one only.
         """
         with self._lock:
-            first = self._asked_s is None
             now = time.monotonic()
-            if self._worker is None and (first or now - (self._asked_s or 0) >= _EVERY_S):
+            first = self._asked_s is None
+            due = self._asked_s is None or now - self._asked_s >= _EVERY_S
+            if due and self._worker is not None and self._worker.is_alive():
+                self._counts = {}  # a query that hangs: its last figures are no longer true
+            elif due:
                 self._asked_s = now
-                self._worker = threading.Thread(
-                    target=self._refresh, name="pbmon-users", daemon=True
-                )
-                self._worker.start()
+                self._worker = self._start()
             worker = self._worker
         if first and worker is not None:
             worker.join(_TIMEOUT_S)
         return dict(self._counts)
+
+    def _start(self) -> threading.Thread | None:
+        worker = threading.Thread(target=self._refresh, name="pbmon-users", daemon=True)
+        try:
+            worker.start()
+        except RuntimeError:  # the interpreter is exiting
+            return None
+        return worker
 
     def _refresh(self) -> None:
         counts: dict[str, int] = {}
@@ -83,7 +91,6 @@ class UsersTable:
         finally:
             with self._lock:
                 self._counts = counts
-                self._worker = None
 
     def _ask(self) -> dict[str, int]:
         from sqlalchemy import DateTime, bindparam, text
@@ -91,7 +98,7 @@ class UsersTable:
         engine = self._engine or self._connect()
         statement = text(self._query)
         windows = list(WINDOWS.items())
-        # SQLAlchemy knows the names it bound: a `:since` in a literal is not one of them.
+        # SQLAlchemy knows the names it bound; one in a literal is written `\:since`.
         if "since" not in statement.compile().params:
             windows = windows[:1]
         else:
