@@ -1,0 +1,269 @@
+"""configure(): one configuration however often it is called, and none at all before."""
+
+from __future__ import annotations
+
+import json
+
+from tests.fresh import python
+
+SEEN = """
+    import json, logging, os, sys
+    import pbmon
+    from pbmon import runtime, signals
+    from tests.telemetry.drive import http
+    from opentelemetry import metrics, trace
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(name)s %(message)s")
+    reader = InMemoryMetricReader()
+    metrics.set_meter_provider(MeterProvider([reader]))
+
+    def read():
+        return [(m.name, [(dict(p.attributes), p.count if hasattr(p, "count") else p.value)
+                          for p in m.data.data_points])
+                for r in reader.get_metrics_data().resource_metrics
+                for s in r.scope_metrics for m in s.metrics]
+
+    def serve(route):
+        record = runtime.active.requests.request(http())
+        record.route = route
+        record.response_started(200, ())
+        record.response_completed()
+        record.closed()
+"""
+
+
+def test_before_configure_every_call_is_a_no_op():
+    done = python("""
+    import sys, pbmon
+    from pbmon import runtime
+    assert pbmon.track_revenue("1", "EUR", transaction_id="t") == pbmon.Refused("not_configured")
+    assert pbmon.track_revenue(1.5, None, transaction_id=None) == pbmon.Refused("not_configured")
+    assert pbmon.track_feature("x", "viewed") == pbmon.Refused("not_configured")
+    assert pbmon.track_feature(None, None, feature=1) == pbmon.Refused("not_configured")
+    assert not pbmon.track_feature("x", "viewed")
+    assert pbmon.flush() is True
+    assert pbmon.shutdown() is True
+    assert pbmon.websocket_connections() == 0
+    assert runtime.active.requests.request({"type": "http"}) is None
+    assert runtime.active.queries.query(runtime.Database("x"), "SELECT 1") is None
+    """)
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_disabled_makes_configure_a_no_op():
+    done = python(
+        """
+    import logging, sys, pbmon
+    from opentelemetry import trace
+    from pbmon import runtime
+    logging.basicConfig(level=logging.INFO)
+    before = trace.get_tracer_provider()
+    pbmon.configure(service_name="x")
+    assert trace.get_tracer_provider() is before
+    assert runtime.active.configured is False
+    assert runtime.active.hooks == {}
+    assert pbmon.track_feature("x", "viewed") == pbmon.Refused("not_configured")
+    """,
+        OTEL_SDK_DISABLED="true",
+    )
+    assert done.stderr == ""
+
+
+def test_twice_is_one_configuration():
+    """No instrument twice, and changed thresholds, budgets and features apply."""
+    done = python(
+        SEEN
+        + """
+    pbmon.configure(budgets=["/x max=1s"], features=["export"], slow_request_s=0.0001)
+    queries = runtime.active.queries
+    serve("/x")
+    pbmon.configure(budgets=["/x max=1us", "/y max=1s"], slow_request_s=60)
+    pbmon.configure(features=["import"])
+    assert runtime.active.queries is queries
+    assert runtime.active.settings.slow_request_s == 60  # kept from the call before
+    serve("/x")
+    pbmon.track_feature("import", "viewed")
+    print(json.dumps(read()))
+    """
+    )
+    lines = done.stdout.splitlines()
+    seen = json.loads(lines[-1])
+    names = [name for name, _ in seen]
+    assert len(names) == len(set(names))
+    figures = dict(seen)
+
+    def of(metric, **attributes):
+        wanted = {k.replace("__", "."): v for k, v in attributes.items()}
+        return [v for a, v in figures[metric] if wanted.items() <= a.items()]
+
+    assert of("http.server.request.duration") == [2]
+    assert of("pbmon.budget.requests", http__route="/x") == [2]
+    assert of("pbmon.budget.breaches", http__route="/x") == [1]
+    assert of("pbmon.budget.requests", http__route="/y") == [0]
+    thresholds = {a["http.route"]: v for a, v in figures["pbmon.budget.threshold"]}
+    assert thresholds == {"/x": 1e-6, "/y": 1.0}
+    assert of("pbmon.feature.usage", pbmon__feature__name="import") == [1, 0, 0]
+    starts = [line for line in lines if line.startswith("pbmon pbmon ")]
+    assert len(starts) == 1, lines
+    assert "engine sdk, to http://localhost:4318; hooks " in starts[0]
+
+
+def test_problems_are_one_line_each_and_the_rest_counts():
+    done = python(
+        """
+    import pbmon
+    from pbmon.runtime import active
+    pbmon.configure(slow_query=1, request_log="some", service_name="shop")
+    pbmon.configure()
+    assert active.configured
+    assert active.settings.service_name == "shop"
+    """,
+        PBMON_SLOW_REQUEST_S="soon",
+    )
+    lines = done.stderr.splitlines()
+    assert len(lines) == 3, done.stderr
+    assert all(line.startswith("pbmon: setting ") for line in lines)
+    assert lines[0].startswith("pbmon: setting slow_query (configure()): there is no such setting")
+    assert "did you mean slow_query_s?" in lines[0]
+    assert "environment PBMON_SLOW_REQUEST_S" in done.stderr
+
+
+def test_under_strict_a_problem_raises_and_changes_nothing():
+    python("""
+    import pbmon
+    from opentelemetry import trace
+    from pbmon.runtime import active
+    before = trace.get_tracer_provider()
+    for call in (0, 1):
+        try:
+            pbmon.configure(strict=True, slow_request_s="soon", service_name="x")
+        except ValueError as error:
+            assert type(error).__name__ == "SettingsError"
+            assert "slow_request_s (configure()): 'soon' is no duration" in str(error)
+        else:
+            raise AssertionError
+        if call == 0:
+            assert trace.get_tracer_provider() is before
+            assert not active.configured
+            pbmon.configure(service_name="good")
+    assert active.settings.service_name == "good"
+    """)
+
+
+def test_a_missing_variable_of_users_url_is_one_line():
+    done = python(
+        """
+    import pbmon
+    from pbmon.runtime import active
+    pbmon.configure(users_query="SELECT 1")
+    assert active.store is None
+    pbmon.configure()
+    """,
+        PBMON_USERS_URL="env:NO_SUCH_VARIABLE",
+    )
+    assert done.stderr == (
+        "pbmon: users_url names the variable NO_SUCH_VARIABLE, which is not set; set it\n"
+    )
+
+
+def test_users_settings_belong_together():
+    done = python(
+        """
+    import os, pbmon
+    from pbmon import signals
+    from pbmon.runtime import active
+    pbmon.configure(users_query="SELECT 1")
+    assert active.store is None
+    pbmon.configure(users_url="env:WHERE")
+    first = active.store
+    assert first.active_users() == {"24h": 1}
+    pbmon.configure(slow_query_s=1)
+    assert active.store is first  # not asked anew for another setting
+    pbmon.configure(users_query="SELECT 2")
+    assert active.store.active_users() == {"24h": 2}
+    """,
+        WHERE="sqlite://",
+    )
+    assert done.stderr == ("pbmon: pbmon.users.active needs both settings; set users_url as well\n")
+
+
+def test_an_application_without_business_loads_no_business_library():
+    done = python(
+        SEEN
+        + """
+    pbmon.configure()
+    serve("/x")
+    read()
+    pbmon.flush()
+    heavy = ("sqlalchemy", "iso4217", "sqlglot", "alembic", "psycopg2", "uvicorn", "starlette")
+    print("LOADED", [name for name in heavy if name in sys.modules])
+    print("THREADS", [t.name for t in __import__("threading").enumerate()])
+    pbmon.track_revenue("1", "EUR", transaction_id="t")
+    print("THEN", "iso4217" in sys.modules)
+    """
+    )
+    assert "LOADED []" in done.stdout
+    assert "THREADS ['MainThread']" in done.stdout
+    assert "THEN True" in done.stdout
+
+
+def test_import_pbmon_alone_loads_next_to_nothing():
+    done = python("""
+    import sys, pbmon
+    assert "track_revenue" in dir(pbmon)
+    loaded = [n for n in sys.modules if n.startswith(("opentelemetry", "pbmon."))]
+    assert loaded == [], loaded
+    assert pbmon.__version__
+    try:
+        pbmon.no_such_name
+    except AttributeError as error:
+        assert str(error) == "module 'pbmon' has no attribute 'no_such_name'"
+    else:
+        raise AssertionError
+    """)
+    assert done.stderr == ""
+
+
+def test_changed_hooks_are_told_to_need_a_restart():
+    done = python("""
+    import pbmon
+    pbmon.configure()
+    pbmon.configure(hooks={"sqlite3": "off"})
+    """)
+    assert done.stderr == (
+        "pbmon: the hooks setting is fixed when pbmon starts; set PBMON_HOOKS, or the table in "
+        "pbmon.toml, and restart\n"
+    )
+
+
+def test_instrumentations_disabled_by_the_standard_variable_are_left_out():
+    code = """
+    import json, pbmon
+    from pbmon.runtime import active
+    pbmon.configure()
+    print(json.dumps({h.name: [h.state, h.reason] for h in active.hooks.values()}))
+    """
+    done = python(code, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="sqlite3, starlette")
+    hooks = json.loads(done.stdout)
+    said = ["skipped", "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS says so"]
+    assert hooks["sqlite3"] == hooks["starlette"] == said
+    assert hooks["uvicorn"][0] == "waiting"
+    every = json.loads(python(code, OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="*").stdout)
+    assert {state for state, _ in every.values()} == {"skipped"}
+
+
+def test_a_failing_provider_leaves_the_application_running():
+    done = python(
+        """
+    import pbmon
+    pbmon.configure()
+    print("running")
+    """,
+        OTEL_TRACES_EXPORTER="nonsense",
+        OTEL_METRICS_EXPORTER="nonsense",
+    )
+    assert done.stdout == "running\n"
+    assert "exporter 'nonsense' for metrics is not installed" in done.stderr
+    assert "Traceback" not in done.stderr
