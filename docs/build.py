@@ -1,16 +1,19 @@
-"""Writes docs/catalogue.md and docs/settings.md from the catalogue and the table of settings.
+"""Writes docs/api.md, docs/catalogue.md and docs/settings.md from docstrings and tables.
 
     python docs/build.py [--check]
 
---check writes nothing and exits with 1 when a file is not what the tables say.
+--check writes nothing and exits with 1 when a file is not what they say.
 """
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import pbmon
 from pbmon import catalog, settings
 
 HERE = Path(__file__).parent
@@ -113,17 +116,36 @@ def _default(name: str) -> str:
     return f"`{value}`"
 
 
+def api() -> str:
+    """Every public name, by its signature and docstring."""
+    parts = [
+        "# Public API",
+        "Written from the docstrings by `docs/build.py`; do not edit.",
+        "All are names of `pbmon`; before `configure()` each call is a safe no-op.",
+    ]
+    for name in pbmon.__all__:
+        if name.startswith("_"):
+            continue
+        described = getattr(pbmon, name)
+        # Annotations are kept as text, which inspect shows in quotes.
+        signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(described)))
+        doc = inspect.getdoc(described) or ""
+        parts.append(f"## {name}\n\n```python\n{name}{signature}\n```\n\n```text\n{doc}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
 def main() -> int:
-    """Write both files, or compare them."""
+    """Write the files, or compare them."""
     stale = []
-    for name, text in (("catalogue.md", catalogue()), ("settings.md", setting_table())):
+    pages = {"api.md": api(), "catalogue.md": catalogue(), "settings.md": setting_table()}
+    for name, text in pages.items():
         path = HERE / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(name)
             if "--check" not in sys.argv:
                 path.write_text(text, encoding="utf-8")
     if "--check" in sys.argv and stale:
-        print(f"not what the tables say: {', '.join(stale)}; run python docs/build.py")
+        print(f"not what the code says: {', '.join(stale)}; run python docs/build.py")
         return 1
     return 0
 

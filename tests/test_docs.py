@@ -1,0 +1,133 @@
+"""The documents: links lead somewhere, examples run, what is public is described."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+import pbmon
+from pbmon import cli, settings
+from pbmon.testing import capture
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(
+    page
+    for pattern in ("*.md", "docs/**/*.md", "examples/**/*.md", "tests/**/*.md")
+    for page in ROOT.glob(pattern)
+)
+TEXT = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+README = TEXT["README.md"]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as they are made of their words."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", TEXT[page]):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (ROOT / page).parent / path if path else ROOT / page
+        assert found.exists(), f"{page} links to {target}"
+        if anchor:
+            assert anchor in anchors(found.read_text(encoding="utf-8")), f"{page}: {target}"
+
+
+def test_no_page_is_an_orphan():
+    linked = {
+        ((ROOT / page).parent / target.partition("#")[0]).resolve()
+        for page, text in TEXT.items()
+        for target in re.findall(r"\]\(([^)\s]+)\)", text)
+        if not target.startswith("http")
+    }
+    orphans = [p for p in TEXT if p.startswith("docs/") and (ROOT / p).resolve() not in linked]
+    assert orphans == []
+
+
+def test_generated_pages_say_what_the_tables_say():
+    check = [sys.executable, "docs/build.py", "--check"]
+    assert subprocess.run(check, cwd=ROOT, check=False).returncode == 0
+
+
+class Client:
+    """Calls an application as a test client does, without a server."""
+
+    def __init__(self, app) -> None:
+        self.app = app
+
+    def post(self, path: str) -> httpx.Response:
+        async def post() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+                return await client.post(path)
+
+        return asyncio.run(post())
+
+
+def test_the_readmes_application_and_test_run_as_written():
+    application, configure, in_tests = blocks(README, "python")
+    shop: dict = {}
+    exec(application, shop)
+    test: dict = {}
+    exec(in_tests, test)
+    test["test_paying_counts"](Client(shop["app"]))
+    names = re.findall(r"(\w+)=", configure.partition("budgets")[0])
+    assert set(names) <= set(settings.FIELDS)
+    exec(configure.replace("pbmon.configure(", "dict("), {"pbmon": pbmon})
+
+
+def test_the_readmes_settings_are_settings(tmp_path):
+    (toml,) = blocks(README, "toml")
+    (tmp_path / "pbmon.toml").write_text(toml, encoding="utf-8")
+    resolved, problems = settings.resolve(environ={}, directory=tmp_path)
+    assert problems == []
+    assert resolved.budgets.find("GET", "/api/transactions").p95_s == 0.3
+
+
+def test_make_targets_that_are_named_exist():
+    targets = set(re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {
+        target
+        for text in TEXT.values()
+        for target in re.findall(r"(?:^|`)make ([a-z]+)", text, re.MULTILINE)
+    }
+    assert len(named) >= 3
+    assert named <= targets
+
+
+@pytest.mark.parametrize("name", [n for n in pbmon.__all__ if not n.startswith("_")])
+def test_every_public_name_is_described(name):
+    assert any(re.search(rf"\b{name}\b", text) for text in TEXT.values())
+    documented = getattr(pbmon, name)
+    assert documented.__doc__, name
+    assert len(documented.__doc__.splitlines()) <= 40
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_command_is_described(command):
+    assert any(f"pbmon {command}" in text for text in TEXT.values())
+
+
+def test_no_word_is_of_this_machine():
+    for page, text in TEXT.items():
+        assert not re.search(r"/(?:work|root|home)/\w", text), page
+
+
+def test_readme_metric_example_is_of_the_capture():
+    with capture() as seen:
+        pbmon.track_revenue("1", "USD", transaction_id="x")
+        assert seen.metric("pbmon.revenue", pbmon__currency="USD") == 1
