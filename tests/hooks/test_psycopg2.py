@@ -173,6 +173,21 @@ def test_asynchronous_connections_work_and_are_left_alone(hooked, connect, sink)
     connection = connect(async_=1)
     _wait(connection)
     cursor = connection.cursor()
+    assert type(connection) is psycopg2.extensions.connection
+    cursor.execute("SELECT 1")
+    _wait(connection)
+    assert cursor.fetchone() == (1,)
+    assert sink.records == []
+
+
+def test_a_class_that_makes_itself_asynchronous_is_left_alone(hooked, connect, sink):
+    class Asynchronous(psycopg2.extensions.connection):
+        def __init__(self, dsn, **kwargs):
+            super().__init__(dsn, async_=1)
+
+    connection = connect(connection_factory=Asynchronous)
+    _wait(connection)
+    cursor = connection.cursor()
     cursor.execute("SELECT 1")
     _wait(connection)
     assert cursor.fetchone() == (1,)
@@ -340,6 +355,14 @@ def test_a_named_cursor_is_one_record_with_its_fetches(connection, sink, read, r
     read(cursor)
     assert record.stretches > 1
     assert sink.taken() == [(FIVE, {"returned": returned})]
+
+
+def test_scrolling_is_time_in_the_driver(connection, sink):
+    cursor = connection.cursor("named", scrollable=True)
+    cursor.execute(FIVE)
+    before = sink.records[0].stretches
+    cursor.scroll(3)
+    assert (sink.records[0].stretches, sink.records[0].running) == (before + 1, False)
 
 
 def test_a_named_cursor_closed_by_its_block_ends(connection, sink):

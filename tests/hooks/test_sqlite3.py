@@ -131,6 +131,16 @@ def test_a_cursor_freed_by_the_collector_ends_at_the_next_statement(connection, 
     assert not dbapi._abandoned
 
 
+def test_an_interrupted_row_is_an_error_of_the_statement(connection, sink):
+    def interrupted(cursor, row):
+        raise KeyboardInterrupt
+
+    connection.row_factory = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        next(connection.execute(THREE))
+    assert isinstance(sink.records[0].outcome["error"], KeyboardInterrupt)
+
+
 def test_a_failing_row_is_an_error_of_the_statement(connection, sink):
     def odd(value):
         if value == 2:
@@ -202,6 +212,23 @@ def test_classes_of_the_application_are_kept(hooked, sink):
     assert type(other) is type(connection)  # made once
     connection.close()
     other.close()
+
+
+def test_shortcuts_call_the_applications_cursor_as_without_us(hooked):
+    class Counting(sqlite3.Connection):
+        calls = 0
+
+        def cursor(self, *args):
+            self.calls += 1
+            return super().cursor(*args)
+
+    plain, ours = (c(":memory:", factory=Counting) for c in (early_connect, sqlite3.connect))
+    for connection in (plain, ours):
+        connection.execute("CREATE TABLE t (a)")
+        connection.executemany("INSERT INTO t VALUES (?)", [(1,)])
+        connection.executescript("SELECT 1")
+        connection.close()
+    assert ours.calls == plain.calls
 
 
 def test_what_is_no_class_is_left_as_it_is(connection, sink):

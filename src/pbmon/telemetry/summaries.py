@@ -24,9 +24,10 @@ _OBJECTS = keywords(
     """AGGREGATE COLLATION DATABASE DOMAIN EXTENSION FUNCTION INDEX MATERIALIZED POLICY PROCEDURE
     ROLE RULE SCHEMA SEQUENCE SERVER TABLE TABLESPACE TRIGGER TYPE USER VIEW"""
 )
+_NO_TABLES = _OBJECTS - {"MATERIALIZED", "TABLE", "VIEW"}
 # After these a write stands as a statement of its own; elsewhere it is part of a clause, such
 # as FOR UPDATE or ON CONFLICT DO UPDATE.
-_OPENERS = frozenset(("", "AS", "EXPLAIN", "ANALYZE", "VERBOSE"))
+_OPENERS = frozenset(("AS", "EXPLAIN", "ANALYZE", "VERBOSE"))
 _SKIPPED = keywords(
     """CONCURRENTLY EXISTS IF IGNORE INTO LATERAL LOW_PRIORITY NOT ONLY OVERWRITE TABLE"""
 )
@@ -69,6 +70,8 @@ class _Reader:
         at = 0
         while at < len(self.pieces):
             at = self._step(at)
+        if self.outline.operation is None:  # all of it in parentheses
+            self.outline.operation = next(iter(self.outline.words), None)
         return self.outline
 
     def _step(self, at: int) -> int:
@@ -105,24 +108,24 @@ class _Reader:
         if word == "SELECT":
             return True
         before = self.pieces[at - 1]
-        opens = before.text in ("(", ")") or (before.kind == "word" and before.upper in _OPENERS)
+        opens = before.text in ("(", ")") or before.upper in _OPENERS
         return opens and word in _DATA and word not in ("REPLACE", "COPY")
 
     def _verb(self, word: str, at: int) -> int:
         level = self.levels[-1]
         level.verb, level.in_from = word, False
         self.outline.words.append(word)
-        if len(self.levels) == 1 and self.outline.operation in (None, "EXPLAIN"):
+        if len(self.levels) == 1:
             self.outline.operation = self.outline.operation or word
         level.expecting = word in ("UPDATE", "COPY", "TRUNCATE", "CALL", "REPLACE")
-        if word not in _DEFINITIONS or word == "TRUNCATE":
+        if word not in ("CREATE", "ALTER", "DROP"):
             return at + 1
         # CREATE UNIQUE INDEX, CREATE OR REPLACE VIEW, DROP TABLE …: the kind, then its name.
         for ahead in range(at + 1, min(at + 6, len(self.pieces))):
             kind = self.pieces[ahead].upper.partition(" ")[0]
             if kind in _OBJECTS:
                 self.outline.words.append(kind)
-                level.expecting = word in ("CREATE", "ALTER", "DROP")
+                level.verb, level.expecting = kind, True
                 return ahead + 1
         return at + 1
 
@@ -152,8 +155,10 @@ class _Reader:
             return max(end, at + 1)
         if name not in self.outline.words or self.outline.words[-1] in VERBS:
             self.outline.words.append(name)
+        verb = self.levels[-1].verb
         called = end < len(self.pieces) and self.pieces[end].text == "("
-        if not called or self.levels[-1].verb not in ("SELECT", "CALL"):
+        function = verb == "CALL" or (verb == "SELECT" and called)
+        if not function and verb not in _NO_TABLES:
             self.outline.tables[name] = None
         return end
 
