@@ -29,7 +29,8 @@ class Receiver:
                 body = self.rfile.read(int(self.headers["Content-Length"] or 0))
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
-                receiver.arrived.append((self.path, dict(self.headers.items()), body))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                receiver.arrived.append((self.path, headers, body))
                 self.send_response(receiver.status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import base64
+import http.client
 import importlib
 import os
 import socket
@@ -11,7 +13,7 @@ import urllib.error
 import urllib.request
 from importlib import metadata, util
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pbmon import catalog, privacy, runtime, settings, wiring
 from pbmon.telemetry import exporters, providers
@@ -122,7 +124,7 @@ def _print_exporters(resolved: settings.Settings) -> bool:
         for name in exporters.names(signal) or ["none"]:
             if name in ("otlp", "otlp_proto_http", "otlp_proto_grpc"):
                 where = exporters.endpoint(signal, resolved)
-                trouble = _unreachable(where, exporters.protocol(signal, resolved))
+                trouble = _unreachable(signal, where, exporters.protocol(signal, resolved))
                 shown = f"{name} to {privacy.mask_url(where)}"
             else:
                 trouble, shown = "", name
@@ -134,7 +136,7 @@ def _print_exporters(resolved: settings.Settings) -> bool:
     return good
 
 
-def _unreachable(where: str, protocol: str) -> str:
+def _unreachable(signal: str, where: str, protocol: str) -> str:
     """Why an OTLP receiver can't be reached, or an empty text. An empty export is legal OTLP."""
     if protocol == "grpc":
         parts = urlsplit(where if "://" in where else f"//{where}")
@@ -143,23 +145,38 @@ def _unreachable(where: str, protocol: str) -> str:
         except OSError as error:
             return f"{_cause(error)}; start a collector, or set OTEL_EXPORTER_OTLP_ENDPOINT"
         return ""
-    request = urllib.request.Request(  # noqa: S310 - the setting allows http and https only
-        where, data=b"", headers={"Content-Type": "application/x-protobuf", **_headers()}
-    )
     try:
+        request = _empty_export(signal, where)
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S):  # noqa: S310
             return ""
     except urllib.error.HTTPError as error:
         return f"answers {error.code}; check the path and OTEL_EXPORTER_OTLP_HEADERS"
+    except http.client.HTTPException:
+        return "what listens there is no OTLP/HTTP receiver; check the port"
     except (OSError, ValueError) as error:
         return f"{_cause(error)}; start a collector, or set OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
-def _headers() -> dict[str, str]:
+def _empty_export(signal: str, where: str) -> urllib.request.Request:
+    headers = {"Content-Type": "application/x-protobuf", **_headers(signal)}
+    parts = urlsplit(where)
+    userinfo, at, place = parts.netloc.rpartition("@")
+    if at:  # urllib would take it for the host's name
+        where = parts._replace(netloc=place).geturl()
+        token = base64.b64encode(unquote(userinfo).encode()).decode()
+        headers.setdefault("authorization", f"Basic {token}")
+    return urllib.request.Request(where, data=b"", headers=headers)  # noqa: S310
+
+
+def _headers(signal: str) -> dict[str, str]:
     """OTEL_EXPORTER_OTLP_HEADERS as the exporters read it; malformed parts are left out."""
     from opentelemetry.util.re import parse_env_headers
 
-    return dict(parse_env_headers(os.environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""), liberal=True))
+    exporters.hide_headers()
+    found = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_HEADERS") or os.environ.get(
+        "OTEL_EXPORTER_OTLP_HEADERS", ""
+    )
+    return dict(parse_env_headers(found, liberal=True))
 
 
 def _cause(error: Exception) -> str:
