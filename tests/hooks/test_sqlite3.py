@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sqlite3
 import sys
+import warnings
 from functools import partial
 
 import pytest
@@ -208,7 +209,9 @@ def test_classes_of_the_application_are_kept(hooked, sink):
     assert cursor.execute("SELECT 1").fetchone() == (1,)
     assert cursor.label == "mine"
     assert [statement for statement, _ in sink.taken()] == ["PRAGMA user_version = 3", "SELECT 1"]
-    other = sqlite3.connect(":memory:", 5.0, 0, None, True, Connection)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # as a position, since Python 3.13
+        other = sqlite3.connect(":memory:", 5.0, 0, None, True, Connection)
     assert type(other) is type(connection)  # made once
     connection.close()
     other.close()
