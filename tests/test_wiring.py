@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from tests.fresh import python
 
 SEEN = """
@@ -267,3 +269,16 @@ def test_a_failing_provider_leaves_the_application_running():
     assert done.stdout == "running\n"
     assert "exporter 'nonsense' for metrics is not installed" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("hooks", "line"),
+    [
+        ({"psycop2": "off"}, "setting hooks names psycop2, which is no hook; there are fastapi"),
+        ({"sqlite3": "upstream"}, "hook sqlite3: there is no upstream mode for it"),
+    ],
+)
+def test_a_hook_setting_that_can_not_be_followed_is_one_line(hooks, line):
+    done = python(f"import pbmon, sqlite3; pbmon.configure(hooks={hooks!r})")
+    told = [words for words in done.stderr.splitlines() if line in words]
+    assert len(told) == 1, done.stderr

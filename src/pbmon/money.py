@@ -70,7 +70,7 @@ def minor_units(amount: Decimal | int | str, currency: str) -> int:
         raise AmountError(
             "too_precise", f"amount has more decimals than the {places} that {currency} has"
         )
-    minor = int(digits) * 10 ** (places - decimals)
+    minor: int = int(digits) * 10 ** (places - decimals)
     if minor > MAX_MINOR_UNITS:
         raise AmountError("too_large", _TOO_LARGE)
     return minor

@@ -9,26 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import ipaddress
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, cast
-from urllib.parse import urlsplit
+from typing import Any
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-from pbmon.budgets import Budget, Budgets, parse_budget, seconds
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Mode = Literal["pbmon", "upstream", "off"]
+from pbmon import parsing
+from pbmon.budgets import Budgets
+from pbmon.parsing import Mode, Network
 
 PREFIX = "PBMON_"
 CONFIG_VARIABLE = "PBMON_CONFIG"
@@ -58,138 +54,6 @@ def _setting(default: Any, parse: Callable[[Any], Any], meaning: str, *variables
     return field(default_factory=lambda: default, metadata=row)
 
 
-class _PartlyUsable(ValueError):
-    """Some items of a list are wrong: the others are kept."""
-
-    def __init__(self, usable: Any, messages: list[str]) -> None:
-        super().__init__("; ".join(messages))
-        self.usable = usable
-        self.messages = messages
-
-
-# --- parsers: each takes what a keyword, a TOML value or an environment string may be, and
-# --- raises ValueError saying what would be right ------------------------------------------------
-
-
-def _flag(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in ("true", "1", "yes", "on"):
-        return True
-    if isinstance(value, str) and value.strip().lower() in ("false", "0", "no", "off"):
-        return False
-    raise ValueError(f"{value!r} is not true or false")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str) and value.strip():
-        return value.strip()
-    # The value is not repeated: users_url and endpoint hold passwords.
-    raise ValueError(f"must be a text with something in it, not {type(value).__name__}")
-
-
-def _above_zero(value: Any) -> float:
-    number = seconds(value)
-    if number == 0:
-        raise ValueError("must be above 0")
-    return number
-
-
-def _url(value: Any) -> str:
-    text = _text(value)
-    if "://" not in text:
-        text = f"http://{text}"  # host:port, as gRPC endpoints are often written
-    try:
-        parts = urlsplit(text)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, a bracket that is not closed
-        good = False
-    if not good or re.search(r"\s", text):
-        raise ValueError("must be a URL such as http://localhost:4318")
-    return text
-
-
-def _one_of(*words: str) -> Callable[[Any], str]:
-    def parse(value: Any) -> str:
-        if value in words:
-            return str(value)
-        raise ValueError(f"{value!r} is not one of {', '.join(words)}")
-
-    return parse
-
-
-def _words(value: Any) -> tuple[str, ...]:
-    """Text parted by commas, or a sequence of texts."""
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(",") if part.strip()]
-    if isinstance(value, Sequence) and all(isinstance(v, str) and v for v in value):
-        return tuple(value)
-    raise ValueError(f"{value!r} is not a list of texts (in the environment, parted by commas)")
-
-
-def _patterns(value: Any) -> tuple[str, ...]:
-    patterns = _words(value)
-    for pattern in patterns:
-        try:
-            re.compile(pattern)
-        # FutureWarning: an ambiguous set such as [[a], where warnings are errors.
-        except (re.error, OverflowError, RecursionError, FutureWarning) as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
-    return patterns
-
-
-def _networks(value: Any) -> tuple[Network, ...]:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        value = [str(n) if isinstance(n, Network) else n for n in value]
-    try:
-        return tuple(ipaddress.ip_network(word) for word in _words(value))
-    except ValueError as error:
-        raise ValueError(f"{error}; write networks such as 10.0.0.0/8") from None
-
-
-def _budgets(value: Any) -> Budgets:
-    if isinstance(value, Budgets):
-        return value
-    if isinstance(value, str):
-        value = [part.strip() for part in value.split(";") if part.strip()]
-    if isinstance(value, (Budget, Mapping)) or not isinstance(value, Iterable):
-        raise ValueError("must be a list of budgets ([[budgets]] in pbmon.toml)")
-    good: list[Budget] = []
-    bad: list[str] = []
-    for item in value:
-        try:
-            good.append(parse_budget(item))
-        except ValueError as error:
-            bad.append(str(error))
-    if bad:
-        raise _PartlyUsable(Budgets(good), bad)
-    return Budgets(good)
-
-
-def _modes(value: Any) -> Mapping[str, Mode]:
-    if isinstance(value, str):
-        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
-        value = {name.strip(): mode.strip() for name, _, mode in pairs}
-    if not isinstance(value, Mapping):
-        raise ValueError("must be name=mode pairs, such as psycopg2=upstream,sqlite3=off")
-    for name, mode in value.items():
-        if mode not in ("pbmon", "upstream", "off"):
-            raise ValueError(f"mode {mode!r} of hook {name} is not one of pbmon, upstream, off")
-    return MappingProxyType(dict(value))
-
-
-def _public(value: Any) -> bool | tuple[str, ...] | Callable[[Mapping[str, Any]], bool]:
-    if callable(value):
-        return cast("Callable[[Mapping[str, Any]], bool]", value)
-    try:
-        return _flag(value)
-    except ValueError:
-        paths = _words(value)
-    if not all(path.startswith("/") for path in paths):
-        raise ValueError("must be true, false, paths starting with '/', or a function of the scope")
-    return paths
-
-
 _PRIVATE_PEERS = (
     "127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7",
     "fe80::/10",
@@ -201,96 +65,102 @@ class Settings:
     """The settings in force; immutable. `sources` says where each one came from."""
 
     service_name: str | None = _setting(
-        None, _text, "Name of the service on everything it emits.", "OTEL_SERVICE_NAME"
+        None, parsing.text, "Name of the service on everything it emits.", "OTEL_SERVICE_NAME"
     )
     endpoint: str = _setting(
         "http://localhost:4318",
-        _url,
+        parsing.url,
         "Base URL of the OTLP receiver; /v1/traces and /v1/metrics are added to it.",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
     )
-    engine: str = _setting("sdk", _one_of("sdk"), "Telemetry engine; sdk is OpenTelemetry's own.")
+    engine: str = _setting(
+        "sdk", parsing.one_of("sdk"), "Telemetry engine; sdk is OpenTelemetry's own."
+    )
     strict: bool = _setting(
         "pytest" in sys.modules,
-        _flag,
+        parsing.flag,
         "Raise ValueError for a wrong value handed to the API instead of refusing it quietly. "
         "On by default under pytest.",
     )
     slow_request_s: float = _setting(
-        1.0, _above_zero, "A request that takes longer is slow (seconds, or 800ms)."
+        1.0, parsing.above_zero, "A request that takes longer is slow (seconds, or 800ms)."
     )
     slow_query_s: float = _setting(
-        0.1, _above_zero, "A statement that takes longer is slow (seconds, or 80ms)."
+        0.1, parsing.above_zero, "A statement that takes longer is slow (seconds, or 80ms)."
     )
     request_log: str = _setting(
         "notable",
-        _one_of("notable", "all", "off"),
+        parsing.one_of("notable", "all", "off"),
         'Which requests log "Request completed": notable is slow, failed or over budget.',
     )
     budgets: Budgets = _setting(
-        Budgets(), _budgets, "Performance budgets: [[budgets]], or '/route max=500ms p95=300ms; …'."
+        Budgets(),
+        parsing.budgets,
+        "Performance budgets: [[budgets]], or '/route max=500ms p95=300ms; …'.",
     )
     features: tuple[str, ...] = _setting(
         (),
-        _words,
+        parsing.words,
         "Names track_feature() counts by; any other is `_other`. Empty: the first 100 used.",
     )
     users_url: str | None = _setting(
         None,
-        _text,
+        parsing.text,
         "Database of users_query, as an SQLAlchemy URL; env:NAME reads it from that variable.",
     )
     users_query: str | None = _setting(
         None,
-        _text,
+        parsing.text,
         "SELECT giving one number, the active users; :since is the start of the window (UTC).",
     )
     hooks: Mapping[str, Mode] = _setting(
         MappingProxyType({}),
-        _modes,
+        parsing.modes,
         "Mode of single hooks: pbmon, upstream or off, as psycopg2=upstream,sqlite3=off.",
     )
     excluded_urls: tuple[str, ...] = _setting(
         (),
-        _patterns,
+        parsing.patterns,
         "Requests whose URL any of these regular expressions finds are not observed.",
         "OTEL_PYTHON_ASGI_EXCLUDED_URLS",
         "OTEL_PYTHON_EXCLUDED_URLS",
     )
     stream_routes: tuple[str, ...] = _setting(
-        (), _words, "Routes judged on their first byte, as text/event-stream answers always are."
+        (),
+        parsing.words,
+        "Routes judged on their first byte, as text/event-stream answers always are.",
     )
     public_endpoint: bool | tuple[str, ...] | Callable[[Mapping[str, Any]], bool] = _setting(
         False,
-        _public,
+        parsing.public,
         "Whether an inbound trace context becomes a link and not the parent: true, false, path "
         "prefixes, or a function of the ASGI scope.",
     )
     trusted_peers: tuple[Network, ...] = _setting(
-        _networks(_PRIVATE_PEERS),
-        _networks,
+        parsing.networks(_PRIVATE_PEERS),
+        parsing.networks,
         "Networks whose sampled flag counts; for other peers the local sampler decides.",
     )
     request_headers: tuple[str, ...] = _setting(
         (),
-        _patterns,
+        parsing.patterns,
         "Request headers put on server spans: names or regular expressions.",
         "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST",
     )
     response_headers: tuple[str, ...] = _setting(
         (),
-        _patterns,
+        parsing.patterns,
         "Response headers put on server spans, likewise.",
         "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE",
     )
     masked_headers: tuple[str, ...] = _setting(
         (),
-        _patterns,
+        parsing.patterns,
         "Captured headers whose value is masked; credentials and cookies always are.",
         "OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS",
     )
     client_address: bool = _setting(
-        False, _flag, "Put the client's IP address on server spans (it is personal data)."
+        False, parsing.flag, "Put the client's IP address on server spans (it is personal data)."
     )
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
 
@@ -337,7 +207,7 @@ def resolve(
             try:
                 values[name] = FIELDS[name].metadata["parse"](raw)
                 sources[name] = source
-            except _PartlyUsable as error:
+            except parsing.PartlyUsable as error:
                 values[name], sources[name] = error.usable, source
                 problems += [Problem(name, source, f"{m}; it is ignored") for m in error.messages]
             except ValueError as error:

@@ -146,7 +146,15 @@ def activate_hooks() -> None:
         name.strip()
         for name in os.environ.get("OTEL_PYTHON_DISABLED_INSTRUMENTATIONS", "").split(",")
     }
-    for entry_point in own_instrumentors():
+    known = own_instrumentors()
+    for name in active.settings.hooks.keys() - {e.name for e in known}:
+        signals.tell(
+            f"hooks:{name}",
+            "pbmon: setting hooks names %s, which is no hook; there are %s",
+            name,
+            ", ".join(sorted(e.name for e in known)),
+        )
+    for entry_point in known:
         if "*" in unwanted or entry_point.name in unwanted:
             active.hooks[entry_point.name] = runtime.HookState(
                 entry_point.name, "off", "skipped", "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS says so"

@@ -140,20 +140,22 @@ class Hook(BaseInstrumentor):
 
     def _start_upstream(self) -> None:
         if self.upstream is None:
+            self._run_ours("there is no upstream mode for it; pbmon's own hook runs")
             return
         module_name, _, class_name = self.upstream.partition(":")
         try:
             module = __import__(module_name, fromlist=[class_name])
         except ImportError:
-            self._state.mode = "pbmon"
-            self._state.reason = (
+            self._run_ours(
                 "mode upstream needs its package (pip install 'pbmon[upstream]'); "
                 "pbmon's own hook runs instead"
             )
-            signals.tell(f"hook:{self.library}", "pbmon: hook %s: %s", self.library,
-                         self._state.reason)  # fmt: skip
             return
         self.run_upstream(getattr(module, class_name))
+
+    def _run_ours(self, reason: str) -> None:
+        self._state.mode, self._state.reason = "pbmon", reason
+        signals.tell(f"hook:{self.library}", "pbmon: hook %s: %s", self.library, reason)
 
     def run_upstream(self, upstream: Any) -> None:
         self._upstream = upstream()

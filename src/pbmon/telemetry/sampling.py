@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
-from pbmon.settings import Network
+from pbmon.parsing import Network
 
 _UNTRUSTED = create_key("pbmon-untrusted-peer")
 

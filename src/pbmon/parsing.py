@@ -1,0 +1,146 @@
+"""From what a keyword, a TOML value or an environment string may be to the value of a setting.
+
+Each parser raises ValueError saying what would be right. Pure.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+
+from pbmon.budgets import Budget, Budgets, parse_budget, seconds
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Mode = Literal["pbmon", "upstream", "off"]
+
+
+class PartlyUsable(ValueError):
+    """Some items of a list are wrong: the others are kept."""
+
+    def __init__(self, usable: Any, messages: list[str]) -> None:
+        super().__init__("; ".join(messages))
+        self.usable = usable
+        self.messages = messages
+
+
+def flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in ("true", "1", "yes", "on"):
+        return True
+    if isinstance(value, str) and value.strip().lower() in ("false", "0", "no", "off"):
+        return False
+    raise ValueError(f"{value!r} is not true or false")
+
+
+def text(value: Any) -> str:
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    # The value is not repeated: users_url and endpoint hold passwords.
+    raise ValueError(f"must be a text with something in it, not {type(value).__name__}")
+
+
+def above_zero(value: Any) -> float:
+    number = seconds(value)
+    if number == 0:
+        raise ValueError("must be above 0")
+    return number
+
+
+def url(value: Any) -> str:
+    where = text(value)
+    if "://" not in where:
+        where = f"http://{where}"  # host:port, as gRPC endpoints are often written
+    try:
+        parts = urlsplit(where)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that is not closed
+        good = False
+    if not good or re.search(r"\s", where):
+        raise ValueError("must be a URL such as http://localhost:4318")
+    return where
+
+
+def one_of(*allowed: str) -> Callable[[Any], str]:
+    def parse(value: Any) -> str:
+        if value in allowed:
+            return str(value)
+        raise ValueError(f"{value!r} is not one of {', '.join(allowed)}")
+
+    return parse
+
+
+def words(value: Any) -> tuple[str, ...]:
+    """Text parted by commas, or a sequence of texts."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, Sequence) and all(isinstance(v, str) and v for v in value):
+        return tuple(value)
+    raise ValueError(f"{value!r} is not a list of texts (in the environment, parted by commas)")
+
+
+def patterns(value: Any) -> tuple[str, ...]:
+    found = words(value)
+    for pattern in found:
+        try:
+            re.compile(pattern)
+        # FutureWarning: an ambiguous set such as [[a], where warnings are errors.
+        except (re.error, OverflowError, RecursionError, FutureWarning) as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    return found
+
+
+def networks(value: Any) -> tuple[Network, ...]:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        value = [str(n) if isinstance(n, Network) else n for n in value]
+    try:
+        return tuple(ipaddress.ip_network(word) for word in words(value))
+    except ValueError as error:
+        raise ValueError(f"{error}; write networks such as 10.0.0.0/8") from None
+
+
+def budgets(value: Any) -> Budgets:
+    if isinstance(value, Budgets):
+        return value
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(";") if part.strip()]
+    if isinstance(value, (Budget, Mapping)) or not isinstance(value, Iterable):
+        raise ValueError("must be a list of budgets ([[budgets]] in pbmon.toml)")
+    good: list[Budget] = []
+    bad: list[str] = []
+    for item in value:
+        try:
+            good.append(parse_budget(item))
+        except ValueError as error:
+            bad.append(str(error))
+    if bad:
+        raise PartlyUsable(Budgets(good), bad)
+    return Budgets(good)
+
+
+def modes(value: Any) -> Mapping[str, Mode]:
+    if isinstance(value, str):
+        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+        value = {name.strip(): mode.strip() for name, _, mode in pairs}
+    if not isinstance(value, Mapping):
+        raise ValueError("must be name=mode pairs, such as psycopg2=upstream,sqlite3=off")
+    for name, mode in value.items():
+        if mode not in ("pbmon", "upstream", "off"):
+            raise ValueError(f"mode {mode!r} of hook {name} is not one of pbmon, upstream, off")
+    return MappingProxyType(dict(value))
+
+
+def public(value: Any) -> bool | tuple[str, ...] | Callable[[Mapping[str, Any]], bool]:
+    if callable(value):
+        return cast("Callable[[Mapping[str, Any]], bool]", value)
+    try:
+        return flag(value)
+    except ValueError:
+        paths = words(value)
+    if not all(path.startswith("/") for path in paths):
+        raise ValueError("must be true, false, paths starting with '/', or a function of the scope")
+    return paths
