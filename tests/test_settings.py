@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 
 import pytest
@@ -301,6 +302,14 @@ def test_an_empty_variable_is_unset(text):
 
 def test_the_tests_own_variables_are_no_settings():
     assert problems_of(env={"PBMON_TEST_POSTGRES_URL": "x", "PBMON_CONFIG": ""}) == []
+
+
+def test_the_collectors_variables_are_no_settings():
+    page = (Path(__file__).parents[1] / "docs" / "collector.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"PBMON_[A-Z_]+[A-Z]", page)) - {v for f in FIELDS for v in variables(f)}
+    assert len(named) > 10
+    told = "\n".join(problems_of(env=dict.fromkeys(named, "x")))
+    assert re.findall(r"PBMON_(?:COLLECTOR|TRACE|TEMPO|PROMETHEUS|LOGS)\w*", told) == []
 
 
 def test_a_missing_config_file_is_named(tmp_path):

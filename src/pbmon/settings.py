@@ -30,6 +30,12 @@ PREFIX = "PBMON_"
 CONFIG_VARIABLE = "PBMON_CONFIG"
 FILE = "pbmon.toml"
 
+# Variables of the tests and of collector-config/, which an application may share a shell with.
+_OTHERS = (
+    "PBMON_TEST_", "PBMON_COLLECTOR_", "PBMON_TRACE_", "PBMON_TEMPO_", "PBMON_PROMETHEUS_",
+    "PBMON_LOGS_OTLP_",
+)  # fmt: skip
+
 
 class SettingsError(ValueError):
     """A setting that can't be used, under strict."""
@@ -240,7 +246,7 @@ def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> li
     for variable in sorted(environ):
         if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE:
             continue
-        if variable not in by_variable and not variable.startswith("PBMON_TEST_"):
+        if variable not in by_variable and not variable.startswith(_OTHERS):
             problems.append(Problem(variable, "environment", _unknown(variable, by_variable)))
     layers: list[_Layer] = [{} for _ in range(max(len(variables(name)) for name in FIELDS))]
     for name in FIELDS:
