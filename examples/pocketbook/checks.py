@@ -46,6 +46,8 @@ def compare(sent: Sent, summary: Summary, *, probes: int = 0) -> list[Check]:
         )
         for currency in sorted(sent.revenue.keys() | summary.revenue.keys())
     ]
+    # Nobody sends these; but a figure that is missing must not go unnoticed.
+    checks.append(Check("look-backs of active users", "3", f"{len(summary.active_users)}"))
     if sent.lost:  # then the counts above may differ by as many, and nobody can tell
         checks.append(Check("requests without an answer", "0", f"{sent.lost:,}"))
     return checks

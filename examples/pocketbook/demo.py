@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from examples.pocketbook import checks, page, terminal
+from examples.pocketbook import checks, database, page, schema, terminal
 from examples.pocketbook.checks import Check
 from examples.pocketbook.page import Run
 from examples.pocketbook.receiver import Forwarder, Receiver
@@ -88,6 +88,7 @@ def run(seconds: float, console: Console) -> Outcome:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pocketbook-")))
         receiver = stack.enter_context(Receiver(forwarder))
         url = os.environ.get("DATABASE_URL") or f"sqlite:///{directory / 'demo.sqlite3'}"
+        _prepare(url)
         with console.status("Starting uvicorn under opentelemetry-instrument …"):
             server = stack.enter_context(Server(environment(receiver.endpoint, url)))
         console.print(f"Traffic for {seconds:g} s …", highlight=False)
@@ -97,8 +98,21 @@ def run(seconds: float, console: Console) -> Outcome:
             forwarder.close()
         summary = summarise(receiver.telemetry)
     compared = checks.compare(sent, summary, probes=1)
-    database = "PostgreSQL" if url.startswith("postgres") else "SQLite"
-    return Outcome(summary, compared, Run(started, seconds, database, forwarder.describe()))
+    system = "PostgreSQL" if url.startswith("postgres") else "SQLite"
+    return Outcome(summary, compared, Run(started, seconds, system, forwarder.describe()))
+
+
+def _prepare(url: str) -> None:
+    """Make the tables before the app runs, as deployments do: pbmon asks for the active users as
+    soon as it starts, and after a failure only a minute later."""
+    try:
+        opened = database.connect({"DATABASE_URL": url})
+        try:
+            schema.prepare(opened)
+        finally:
+            opened.close()
+    except Exception as error:  # whatever a driver raises
+        raise StartError(f"the database can't be used: {error}") from None
 
 
 def _drive(url: str, seconds: float, console: Console) -> Sent:

@@ -23,7 +23,9 @@ def sent():
     return sent
 
 
-def shown(requests=5, failed=1, counted=5, revenue=0.1 + 0.2, uses=1, sessions=1, open_now=0):
+def shown(
+    requests=5, failed=1, counted=5, revenue=0.1 + 0.2, uses=1, sessions=1, open_now=0, windows=3
+):
     export = Export()
     for number in range(requests):
         export.request("/a", 0.1, 500 if number < failed else 200)
@@ -33,6 +35,8 @@ def shown(requests=5, failed=1, counted=5, revenue=0.1 + 0.2, uses=1, sessions=1
     export.series(catalog.FEATURE_USAGE, uses, key)
     export.series(catalog.REVENUE, revenue, {catalog.CURRENCY: "EUR"})
     export.series(catalog.REQUEST_DURATION, counted, {})
+    for window in ("24h", "7d", "30d")[:windows]:
+        export.series(catalog.USERS_ACTIVE, 5, {catalog.WINDOW: window})
     export.series(catalog.WEBSOCKET_CONNECTIONS, open_now, {catalog.ROUTE: "/ws"})
     return summarise(telemetry(export))
 
@@ -44,7 +48,7 @@ def wrong(checks):
 def test_books_that_agree(sent):
     checks = compare(sent, shown())
     assert wrong(checks) == []
-    assert [str(checks[0]), len(checks)] == ["requests (spans): sent 5, telemetry shows 5", 7]
+    assert [str(checks[0]), len(checks)] == ["requests (spans): sent 5, telemetry shows 5", 8]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +62,7 @@ def test_books_that_agree(sent):
         ({"uses": 2}, "feature uses"),
         ({"sessions": 2}, "WebSockets"),
         ({"open_now": 1}, "WebSockets left open"),
+        ({"windows": 2}, "look-backs of active users"),
     ],
 )
 def test_each_difference_is_found(sent, difference, what):

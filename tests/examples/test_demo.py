@@ -99,13 +99,22 @@ def test_a_short_run_shows_what_was_sent_and_leaves_only_the_report(start, colle
     assert f"{sent}</dd>" in (process.here / "demo-report.html").read_text(encoding="utf-8")
 
 
-def test_an_app_that_does_not_start_is_told_with_its_log(start):
+def test_a_database_of_another_kind_is_told_in_one_line(start):
     process = start(DATABASE_URL="mysql://nobody")
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == NOT_STARTED
-    assert "The demo failed: the app did not start" in printed
-    assert "DATABASE_URL must start with postgresql://" in printed
+    assert printed.endswith(
+        "The demo failed: the database can't be used: "
+        "DATABASE_URL must start with postgresql:// or sqlite:///\n"
+    )
     assert left_behind(process) == []
+
+
+def test_an_app_that_does_not_start_is_told_with_its_log():
+    server = Server(environment("http://127.0.0.1:1", "mysql://nobody"))
+    with pytest.raises(StartError, match=r"(?s)the app did not start.*DATABASE_URL must start"):
+        server.__enter__()
+    assert server._process.returncode not in (0, None)
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the app by Linux's /proc")
