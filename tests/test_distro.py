@@ -193,12 +193,16 @@ def test_under_a_foreign_distribution_pbmon_runs_and_what_it_replaces_stays_out(
         seen = InMemorySpanExporter()
         trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(seen))
         sqlite3.connect(":memory:").execute("SELECT 1")
+        from opentelemetry.instrumentation.psycopg2 import Psycopg2Instrumentor
+        from opentelemetry.instrumentation.starlette import StarletteInstrumentor
         print(active.configured, active.hooks["sqlite3"].state)
+        print([i().is_instrumented_by_opentelemetry
+               for i in (Psycopg2Instrumentor, StarletteInstrumentor)])
         print([(s.name, s.instrumentation_scope.name) for s in seen.get_finished_spans()])
         """,
         **foreign,
     )
-    assert done.stdout == "True active\n[('SELECT', 'pbmon')]\n"
+    assert done.stdout == "True active\n[False, False]\n[('SELECT', 'pbmon')]\n"
     assert "Traceback" not in done.stderr
 
 
