@@ -9,6 +9,8 @@ import sys
 import httpx
 import pytest
 from opentelemetry import trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -95,6 +97,15 @@ def test_one_span_one_record(spans, modes):
     assert span.attributes["seen.completed"] == "/users/{id}", "the span had not ended yet"
 
 
+def test_instrumented_anew_it_is_made_anew(spans):
+    """Its tracer belongs to the provider that was set when it was made."""
+    with recording():
+        call(upstream.UpstreamObserved(APP), scope(path="/users/7"), log=[])
+    made = upstream._middleware()
+    with hooked(StarletteHook, starlette="upstream"):
+        assert upstream._middleware() is not made
+
+
 def test_at_the_framework_alone(spans):
     with hooked(StarletteHook, starlette="upstream"), recording() as seen:
         call(APP, scope(path="/users/7"), log=[])
@@ -112,12 +123,23 @@ def test_an_exception_of_the_application_is_its_own(spans):
         calls.append(scope)
         raise LookupError
 
-    with recording() as seen, pytest.raises(LookupError):
+    with recording(failing=frozenset(["nothing"])) as seen, pytest.raises(LookupError):
         call(upstream.UpstreamObserved(app), scope(), log=[])
     assert len(calls) == 1, "not tried a second time"
     assert seen.one().events == [("failed", "LookupError"), "closed"]
     [span] = spans.get_finished_spans()
     assert span.attributes["seen.failed"]
+
+
+def test_the_metrics_are_ours_alone(spans, monkeypatch):
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    monkeypatch.setattr("opentelemetry.metrics._internal._METER_PROVIDER", provider)
+    with recording():
+        call(upstream.UpstreamObserved(APP), scope(path="/users/7"), log=[])
+    assert reader.get_metrics_data() is None
+    provider.get_meter("control").create_counter("counter").add(1)
+    assert reader.get_metrics_data() is not None
 
 
 def test_a_websocket(spans):
