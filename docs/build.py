@@ -99,6 +99,10 @@ warning that names it, its source and the remedy; the next source takes its plac
 
 {_table(("setting", "environment", "default", "meaning"), rows)}
 
+`users_query` is asked with `:since` as the database's own timestamp in UTC, in SQLite the text
+`2026-01-31 09:30:00.000000`: compare it with a column of the same form. A colon that is no
+parameter is written `\\:`.
+
 The standard `OTEL_*` variables that the OpenTelemetry SDK and exporters read (headers, timeouts,
 certificates, batch sizes, sampler, resource attributes) keep their meaning.
 `OTEL_SDK_DISABLED=true` switches pbmon off.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import pytest
 from hypothesis import given
@@ -222,3 +224,10 @@ def test_a_later_budget_for_the_same_endpoint_replaces_the_earlier():
     found = Budgets([Budget("/x", max_s=1), later])
     assert found.all == (later,)
     assert found.find("GET", "/x") is later
+
+
+def test_a_budget_can_be_copied_and_sent_to_another_process():
+    budget = Budget("/a", max_s="500ms", availability=0.9, method="GET")
+    for copied in (copy.deepcopy(budget), pickle.loads(pickle.dumps(budget))):
+        assert copied == budget
+        assert copied.thresholds == {"max": 0.5}

@@ -443,3 +443,12 @@ def test_no_toml_text_makes_resolve_raise(tmp_path_factory, text):
     assert isinstance(settings, Settings)
     for problem in problems:
         assert len(str(problem).splitlines()) == 1
+
+
+def test_a_budget_given_twice_is_named_and_the_first_one_counts():
+    env = {"PBMON_BUDGETS": "/a max=1s; GET /a max=3s; /a max=2s"}
+    (problem,) = problems_of(env=env)
+    assert "budget for /a is given twice; the first one counts" in problem
+    settings, _ = resolve({}, env, Path("/nonexistent"))
+    assert settings.budgets.find("POST", "/a").max_s == 1
+    assert settings.budgets.find("GET", "/a").max_s == 3

@@ -282,3 +282,27 @@ def test_a_hook_setting_that_can_not_be_followed_is_one_line(hooks, line):
     done = python(f"import pbmon, sqlite3; pbmon.configure(hooks={hooks!r})")
     told = [words for words in done.stderr.splitlines() if line in words]
     assert len(told) == 1, done.stderr
+
+
+def test_instrumenting_twice_is_quiet():
+    done = python(
+        """
+        import pbmon, sqlite3
+        from pbmon.hooks.sqlite3 import Sqlite3Hook
+        pbmon.configure()
+        Sqlite3Hook().instrument()
+        """
+    )
+    assert done.stderr == ""
+
+
+def test_the_start_line_says_the_name_that_the_resource_has():
+    done = python(
+        """
+        import logging, pbmon
+        logging.basicConfig(level=logging.INFO)
+        pbmon.configure()
+        """,
+        OTEL_RESOURCE_ATTRIBUTES="service.name=till",
+    )
+    assert "runs as till, engine sdk" in done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from types import MappingProxyType
 from typing import Any, Literal
 
 Limit = Literal["max", "p95", "p99", "availability"]
@@ -92,7 +91,7 @@ class Budget:
             if (value := getattr(self, name)) is not None:
                 thresholds[limit] = self._positive(name, value)
                 object.__setattr__(self, name, thresholds[limit])
-        object.__setattr__(self, "thresholds", MappingProxyType(thresholds))
+        object.__setattr__(self, "thresholds", thresholds)
 
     def _positive(self, name: str, value: object) -> float:
         try:

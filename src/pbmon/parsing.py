@@ -114,9 +114,14 @@ def budgets(value: Any) -> Budgets:
     bad: list[str] = []
     for item in value:
         try:
-            good.append(parse_budget(item))
+            budget = parse_budget(item)
         except ValueError as error:
             bad.append(str(error))
+            continue
+        if any((b.method, b.endpoint) == (budget.method, budget.endpoint) for b in good):
+            bad.append(f"budget for {budget.endpoint} is given twice; the first one counts")
+        else:
+            good.append(budget)
     if bad:
         raise PartlyUsable(Budgets(good), bad)
     return Budgets(good)

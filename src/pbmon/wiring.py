@@ -66,6 +66,7 @@ def configure(**values: Any) -> None:
 
 def _start(resolved: settings.Settings) -> None:
     active.settings = resolved
+    active.configured = True  # whatever fails below: a second call must not build a second set
     _parts["providers"] = built = Providers(resolved)
     scope = ("pbmon", catalog.VERSION)
     parts = install_sinks(
@@ -77,7 +78,6 @@ def _start(resolved: settings.Settings) -> None:
     _parts.update(parts)
     active.store = _users(resolved)
     active.flush = built.flush
-    active.configured = True
     activate_hooks()
     atexit.register(shutdown, EXIT_TIMEOUT_S)
     _log.info("%s", describe())
@@ -161,9 +161,7 @@ def activate_hooks() -> None:
             )
             continue
         try:
-            hook = entry_point.load()()
-            if not hook.is_instrumented_by_opentelemetry:
-                hook.instrument(skip_dep_check=True)
+            entry_point.load()().instrument(skip_dep_check=True)
         except Exception as error:
             active.hooks[entry_point.name] = runtime.HookState(
                 entry_point.name, "pbmon", "skipped", f"failed with {privacy.error_type(error)}"
@@ -187,7 +185,7 @@ def describe() -> str:
         f"; the application's own {' and '.join(k)} kept" if (k := _parts["providers"].kept) else ""
     )
     return (
-        f"pbmon {catalog.VERSION} runs as {active.settings.service_name or 'unknown_service'}, "
+        f"pbmon {catalog.VERSION} runs as {providers.service_name(active.settings)}, "
         f"engine {active.settings.engine}, to {privacy.mask_url(active.settings.endpoint)}; "
         f"hooks {hooks}{kept}"
     )

@@ -125,3 +125,10 @@ def test_many_are_counted_each(seen):
         record.closed()
     assert [log.fields["total_connections"] for log in seen.logs[10:]] == list(range(9, -1, -1))
     assert len({log.fields["connection_id"] for log in seen.logs}) == 10
+
+
+def test_a_scope_without_a_scheme_is_ws(seen):
+    scope = websocket("/ws/7")
+    del scope["scheme"]
+    runtime.active.requests.websocket(scope).closed()
+    assert seen.spans[0].attributes["url.scheme"] == "ws"

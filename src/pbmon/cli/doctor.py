@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"pbmon {catalog.VERSION}, Python {sys.version.split()[0]}")
     _print_versions()
     good = _print_hooks(resolved, args.modules)
-    print(f"\nEngine: {resolved.engine}")
+    print(f"\nService: {providers.service_name(resolved)}\nEngine: {resolved.engine}")
     _print_settings(resolved)
     good &= _print_exporters(resolved)
     if problems:

@@ -76,6 +76,11 @@ class Hook(BaseInstrumentor):
         # Checked per distribution by the launcher: one absent driver would disable every hook.
         return ()
 
+    def instrument(self, **kwargs: Any) -> None:
+        """Twice is a no-op: configure() runs the hooks, and then a launcher may."""
+        if not self.is_instrumented_by_opentelemetry:
+            super().instrument(**kwargs)
+
     def _instrument(self, **kwargs: Any) -> None:
         self._applied: list[_Applied] = []
         self._patched: set[str] = set()

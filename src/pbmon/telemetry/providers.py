@@ -35,6 +35,11 @@ def resource(settings: Settings) -> Resource:
     return Resource.create(_attributes(settings))
 
 
+def service_name(settings: Settings) -> str:
+    """The name in force, which OTEL_RESOURCE_ATTRIBUTES may have given."""
+    return str(resource(settings).attributes[service_attributes.SERVICE_NAME])
+
+
 def _attributes(settings: Settings) -> Mapping[str, str]:
     attributes = {
         telemetry_attributes.TELEMETRY_DISTRO_NAME: "pbmon",

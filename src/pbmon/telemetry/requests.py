@@ -162,7 +162,8 @@ class Requests:
     def _start_attributes(self, scope: Scope, method: str) -> dict[str, Any]:
         attributes: dict[str, Any] = {
             catalog.METHOD.name: method,
-            catalog.SCHEME.name: scope.get("scheme") or "http",
+            catalog.SCHEME.name: scope.get("scheme")
+            or ("ws" if scope["type"] == "websocket" else "http"),
             catalog.PATH.name: scope["path"],
         }
         if method == "_OTHER":
