@@ -6,6 +6,7 @@ import gzip
 import http.client
 import os
 import queue
+import sys
 import threading
 import urllib.request
 from collections.abc import Mapping
@@ -110,8 +111,7 @@ class Receiver:
         self.forwarder = forwarder
         self.rejected = 0
         handler = type("Handler", (_Handler,), {"receiver": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), name="receiver", daemon=True
         )
@@ -148,6 +148,15 @@ class Receiver:
 
 def _ignore(_body: bytes) -> None:
     """Logs are handed on only."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A sender that goes away in the middle, as an app that ends does, is no news."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):

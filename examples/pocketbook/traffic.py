@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from examples.pocketbook.money import PLACES, to_major
 from examples.pocketbook.schema import CATEGORIES, USERS
@@ -48,7 +48,7 @@ class Sent:
     requests: int = 0
     websockets: int = 0
     lost: int = 0
-    """Requests without an answer: nobody knows whether the app has seen them."""
+    """Requests and WebSockets without an answer: nobody knows whether the app has seen them."""
     statuses: Counter[int] = field(default_factory=Counter)
     revenue: dict[str, Decimal] = field(default_factory=dict)
     features: Counter[Feature] = field(default_factory=Counter)
@@ -145,6 +145,7 @@ class Traffic:
         self._seconds = seconds
         self._chance = random.Random(seed)
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self, progress: Callable[[float], None]) -> Sent:
         """progress is told the share of the time that has passed, often."""
@@ -155,34 +156,36 @@ class Traffic:
             base_url=self._url, limits=limits, timeout=TIMEOUT_S, trust_env=False
         ) as client:
             over = asyncio.Event()
-            watchers = [
-                asyncio.create_task(self._watch(number, over)) for number in range(WATCHERS)
-            ]
-            calls = await self._send_all(client, end_s, progress)
-            over.set()
-            await asyncio.gather(*calls, *watchers)
+            self._start(*(self._watch(number, over) for number in range(WATCHERS)))
+            try:
+                await self._send_all(client, end_s, progress)
+                over.set()
+                await asyncio.gather(*self._tasks)
+            finally:  # after Ctrl-C, none of them may meet a closed client
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
         progress(1.0)
         return self.sent
 
+    def _start(self, *works: Coroutine[Any, Any, None]) -> None:
+        self._tasks += [asyncio.create_task(work) for work in works]
+
     async def _send_all(
         self, client: httpx.AsyncClient, end_s: float, progress: Callable[[float], None]
-    ) -> set[asyncio.Task[None]]:
-        """Requests at an even rate, late answers or not. Gives back those still under way."""
+    ) -> None:
+        """Requests at an even rate, late answers or not."""
         weights, makers = zip(*MIX, strict=True)
         tour = list(makers)
         self._chance.shuffle(tour)
-        calls: set[asyncio.Task[None]] = set()
         next_s = start_s = time.monotonic()
         while (now_s := time.monotonic()) < end_s:
             make = tour.pop() if tour else self._chance.choices(makers, weights)[0]
             await self._slots.acquire()
-            task = asyncio.create_task(self._send(client, make(self._chance)))
-            calls.add(task)
-            task.add_done_callback(calls.discard)
+            self._start(self._send(client, make(self._chance)))
             progress((now_s - start_s) / self._seconds)
             next_s = max(next_s + 1 / RATE_PER_S, now_s - 1)
             await asyncio.sleep(max(0.0, next_s - time.monotonic()))
-        return calls
 
     async def _send(self, client: httpx.AsyncClient, call: Call) -> None:
         # uvicorn closes the connection on which the app raised: it must not be used again.
@@ -202,12 +205,15 @@ class Traffic:
         chance = random.Random(number)
         url = self._url.replace("http://", "ws://") + "/ws/balances"
         while not over.is_set():
-            async with connect(
-                f"{url}?user_id={chance.randint(1, USERS)}", proxy=None, open_timeout=TIMEOUT_S
-            ) as socket:
-                self.sent.websockets += 1
-                self.sent.features["live_balances", "viewed"] += 1
-                await self._look(socket, chance, over)
+            user = f"{url}?user_id={chance.randint(1, USERS)}"
+            try:
+                async with connect(user, proxy=None, open_timeout=TIMEOUT_S) as socket:
+                    self.sent.websockets += 1
+                    self.sent.features["live_balances", "viewed"] += 1
+                    await self._look(socket, chance, over)
+            except (OSError, WebSocketException, asyncio.TimeoutError):
+                self.sent.lost += 1
+                return
 
     @staticmethod
     async def _look(socket: Any, chance: random.Random, over: asyncio.Event) -> None:

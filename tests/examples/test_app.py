@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import threading
 import time
 from decimal import Decimal
 
@@ -130,13 +129,14 @@ def test_a_lone_surrogate_is_422_and_not_repeated(client):
     assert "hunter2" not in answer.text
 
 
-def test_pages_follow_each_other_without_gap_or_repetition(client):
+def test_pages_follow_each_other_without_gap_or_repetition(client, url):
     seen, offset = [], 0
     while offset is not None:
         page = client.get("/api/transactions", params={"limit": 100, "offset": offset}).json()
         seen += [item["id"] for item in page["items"]]
         offset = page["next_offset"]
-    assert len(seen) == len(set(seen)) >= 400
+    assert len(seen) == len(set(seen)) > 100
+    assert set(seen) == {row[0] for row in rows(url, "SELECT id FROM transactions")}
 
 
 def test_the_newest_come_first(client):
@@ -283,20 +283,6 @@ def test_health_asks_the_database(client, monkeypatch):
 
     monkeypatch.setattr(client.app.state.ledger, "check", gone)
     assert client.get("/healthz").status_code == 500
-
-
-def test_more_requests_than_connections_wait_their_turn(client):
-    statuses = []
-
-    def read():
-        statuses.append(client.get("/api/users").status_code)
-
-    threads = [threading.Thread(target=read) for _ in range(30)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert statuses == [200] * 30
 
 
 # --- start --------------------------------------------------------------------------------------

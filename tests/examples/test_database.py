@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import ExitStack
 
 import pytest
 
@@ -58,6 +62,41 @@ def test_an_error_rolls_back_and_gives_the_connection_back(url):
     with opened_.transaction() as cursor:
         cursor.execute("SELECT count(*) FROM transactions")
         assert tuple(cursor.fetchone()) == (schema.TRANSACTIONS,)
+    opened_.close()
+
+
+def test_one_more_than_there_are_connections_waits_its_turn(url):
+    opened_ = database.connect({"DATABASE_URL": url})
+    waiter = Future()
+
+    def ask():
+        try:
+            with opened_.transaction() as cursor:
+                cursor.execute("SELECT 7")
+                waiter.set_result(cursor.fetchone()[0])
+        except BaseException as error:
+            waiter.set_exception(error)
+
+    thread = threading.Thread(target=ask)
+    with ExitStack() as taken:
+        for _ in range(database.POOL_SIZE):
+            taken.enter_context(opened_.transaction())
+        thread.start()
+        with pytest.raises(FutureTimeout):
+            waiter.result(0.3)
+    assert waiter.result(10) == 7
+    thread.join()
+    opened_.close()
+
+
+def test_a_pool_that_stays_empty_is_an_error(url, monkeypatch):
+    monkeypatch.setattr(database, "WAIT_S", 0.05)
+    opened_ = database.connect({"DATABASE_URL": url})
+    with ExitStack() as taken:
+        for _ in range(database.POOL_SIZE):
+            taken.enter_context(opened_.transaction())
+        with pytest.raises(TimeoutError, match="no database connection"):
+            taken.enter_context(opened_.transaction())
     opened_.close()
 
 

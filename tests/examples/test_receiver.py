@@ -5,13 +5,16 @@ from __future__ import annotations
 import gzip
 import http.client
 import socket
+import struct
 import threading
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
 from examples.pocketbook.receiver import Forwarder, Receiver
 from pbmon import catalog
 from tests.examples.otlp import Export
+from tests.stack.process import wait_until
 
 
 @pytest.fixture
@@ -92,15 +95,38 @@ def test_what_is_no_export_is_refused_and_the_next_one_taken(
     assert routes(receiver) == ["/a"]
 
 
+def test_a_sender_that_goes_away_is_not_talked_about(receiver, capfd):
+    address = ("127.0.0.1", int(receiver.endpoint.rpartition(":")[2]))
+    with socket.create_connection(address) as sender:
+        sender.sendall(b"POST /v1/traces HTTP/1.1\r\nContent-Length: 1000\r\n\r\nhalf")
+        # No lingering: close() resets the connection.
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert post(receiver, "/v1/traces", body()) == 200
+    assert routes(receiver) == ["/a"]
+    wait_until(
+        lambda: not [t for t in threading.enumerate() if "process_request" in t.name],
+        "the end of the connections",
+    )
+    assert capfd.readouterr().err == ""
+
+
 # --- handing on ---------------------------------------------------------------------------------
 
 
-def test_a_collector_gets_the_same_bytes_and_the_users_headers():
-    got = []
+def test_a_collector_gets_the_same_bytes_and_the_users_headers(monkeypatch):
+    got, seen = [], []
+    parse = BaseHTTPRequestHandler.parse_request
+
+    def remember(handler):
+        parsed = parse(handler)
+        seen.append(handler.headers)
+        return parsed
+
+    monkeypatch.setattr(BaseHTTPRequestHandler, "parse_request", remember)
 
     class Collector(Receiver):
         def take(self, signal, body, headers):
-            got.append((signal, body, headers))
+            got.append((signal, body))
             super().take(signal, body, headers)
 
     with Collector() as collector:
@@ -110,7 +136,6 @@ def test_a_collector_gets_the_same_bytes_and_the_users_headers():
                 "OTEL_EXPORTER_OTLP_HEADERS": "x-tenant=one",
             }
         )
-        assert forwarder._headers == {"x-tenant": "one"}
         forwarder.start()
         assert forwarder.listening
         probes = len(got)
@@ -119,10 +144,8 @@ def test_a_collector_gets_the_same_bytes_and_the_users_headers():
             post(receiver, "/v1/traces", packed, **{"Content-Encoding": "gzip"})
             post(receiver, "/v1/logs", b"")
         forwarder.close()
-        assert [(signal, content) for signal, content, _ in got[probes:]] == [
-            ("traces", packed),
-            ("logs", b""),
-        ]
+        assert got[probes:] == [("traces", packed), ("logs", b"")]
+        assert [headers["X-Tenant"] for headers in seen].count("one") == len(got)
         assert collector.telemetry.spans == receiver.telemetry.spans
         assert (forwarder.sent, forwarder.failed) == (2, 0)
         assert "gets everything" in forwarder.describe()
