@@ -96,7 +96,11 @@ def test_a_failing_query_has_no_figures_says_so_and_recovers(database, now, capl
         )
     ]
     execute(database, "ALTER TABLE others RENAME TO people")
-    now[0] += 60
+    now[0] += 4.9
+    table.active_users()
+    settle(table)
+    assert table.active_users() == {}
+    now[0] += 0.1  # sooner than a minute: the application was only just starting
     table.active_users()
     settle(table)
     assert table.active_users() == COUNTS

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WINDOWS = {"24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
 _EVERY_S = 60.0
+_AGAIN_S = 5.0
 _TIMEOUT_S = 5
 
 
@@ -27,8 +28,8 @@ class UsersTable:
     url: SQLAlchemy URL. query: one SELECT giving one number; with `:since` (the start of the
     window in UTC) it is asked for 24 h, 7 d and 30 d, without it for 24 h.
 
-    The query runs on a connection of its own, in a thread of its own, at most once a minute and
-    within 5 s: neither a request nor an export ever waits for it. It is not traced.
+    The query runs on a connection of its own, in a thread of its own, at most once a minute (5 s
+    after a failure) and within 5 s: neither a request nor an export ever waits for it. It is not traced.
     """
 
     def __init__(self, url: str, query: str) -> None:
@@ -48,7 +49,9 @@ class UsersTable:
         with self._lock:
             now = time.monotonic()
             first = self._asked_s is None
-            due = self._asked_s is None or now - self._asked_s >= _EVERY_S
+            # Sooner after a failure: the application may only just be making its tables.
+            wait_s = _EVERY_S if self._counts else _AGAIN_S
+            due = self._asked_s is None or now - self._asked_s >= wait_s
             if due and self._worker is not None and self._worker.is_alive():
                 self._counts = {}  # a query that hangs: its last figures are no longer true
             elif due:
