@@ -11,7 +11,8 @@ from types import FrameType
 from typing import Any
 
 from opentelemetry import trace
-from opentelemetry.context import Context, get_current, get_value
+from opentelemetry.context import Context, get_current
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.metrics import Histogram, Meter
 from opentelemetry.trace import SpanKind, Tracer
 
@@ -24,7 +25,6 @@ from pbmon.telemetry.exchange import ERROR
 from pbmon.telemetry.notices import Notices
 from pbmon.telemetry.series import present
 
-_SUPPRESS = "suppress_instrumentation"
 
 
 class Queries:
@@ -81,7 +81,7 @@ class Queries:
         batch_size: int | None = None,
     ) -> Query | None:
         context = get_current()
-        if get_value(_SUPPRESS, context):
+        if not is_instrumentation_enabled():
             return None
         return Query(self, database, statement, operation, batch_size, context)
 
