@@ -418,6 +418,14 @@ REQUEST_COMPLETED = Log(
     "A request ended; with `request_log=notable` only a slow, failed or over-budget one.",
     ("endpoint", "method", "duration", "status", "slow"),
 )
+FAILED_LATE = Log(
+    "Failed after the answer",
+    "pbmon.http",
+    "WARNING",
+    "The application raised after the last byte of an answer below 500: in background work, or in "
+    "a stream whose end a middleware had sent. The span had ended without it.",
+    ("endpoint", "method", "error", "frames"),
+)
 SLOW_QUERY = Log(
     "Slow query detected",
     "pbmon.db",

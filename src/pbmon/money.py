@@ -79,7 +79,7 @@ def minor_units(amount: Decimal | int | str, currency: str) -> int:
 def _parsed(amount: Decimal | int | str) -> Decimal:
     """NaN for a text that is no plain number. Python's own spellings, `1_000` and digits of
     other scripts, are none in a ledger."""
-    if isinstance(amount, str) and (not amount.isascii() or "_" in amount):
+    if isinstance(amount, str) and (len(amount) > 64 or not amount.isascii() or "_" in amount):
         return Decimal("NaN")
     try:
         return Decimal(amount)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from types import TracebackType
 
 MASK = "REDACTED"
+
+_PLACE = re.compile(r"[\w.-]+(:\d+)?")
 
 
 def mask_url(url: str) -> str:
@@ -13,9 +16,11 @@ def mask_url(url: str) -> str:
     All before the last `@` goes: a password may itself hold `@`, `/` and `?`.
     """
     scheme, sign, rest = url.partition("://")
-    if not sign:
-        scheme, rest = "", url
-    _, at, place = rest.rpartition("@")
+    if not sign:  # host:port, or a DSN or mistyped URL, which may hold a password anywhere
+        return url if not url or _PLACE.fullmatch(url) else MASK
+    before, at, place = rest.rpartition("@")
+    if "?" in before:  # the `@` may stand in the query, and what follows end a secret
+        return f"{scheme}://{MASK}"
     place, hash_sign, _ = place.partition("#")
     place, question, query = place.partition("?")
     userinfo = f"{MASK}@" if at else ""
@@ -24,11 +29,14 @@ def mask_url(url: str) -> str:
 
 
 def mask_query(query: str) -> str:
-    """A query string with every value replaced, keys kept in their order: `a=REDACTED&b`."""
+    """A query string with every value replaced, keys kept in their order.
+
+    `a=1&secret` → `a=REDACTED&REDACTED`: a part without `=` may be a value, as in `/reset?TOKEN`.
+    """
     if not query:
         return ""
     pairs = (part.partition("=") for part in query.split("&"))
-    return "&".join(f"{name}={MASK}" if sign else name for name, sign, _ in pairs)
+    return "&".join(f"{name}={MASK}" if sign else MASK if name else "" for name, sign, _ in pairs)
 
 
 def error_type(error: BaseException) -> str:

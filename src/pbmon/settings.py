@@ -129,6 +129,8 @@ class Settings:
         parsing.patterns,
         "Requests whose URL any of these regular expressions finds are not observed.",
         "OTEL_PYTHON_ASGI_EXCLUDED_URLS",
+        "OTEL_PYTHON_FASTAPI_EXCLUDED_URLS",
+        "OTEL_PYTHON_STARLETTE_EXCLUDED_URLS",
         "OTEL_PYTHON_EXCLUDED_URLS",
     )
     stream_routes: tuple[str, ...] = _setting(

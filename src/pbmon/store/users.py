@@ -29,7 +29,8 @@ class UsersTable:
     window in UTC) it is asked for 24 h, 7 d and 30 d, without it for 24 h.
 
     The query runs on a connection of its own, in a thread of its own, at most once a minute (5 s
-    after a failure) and within 5 s: neither a request nor an export ever waits for it. It is not traced.
+    after a failure) and within 5 s: no request ever waits for it, and an export
+    waits for the first one only. It is not traced.
     """
 
     def __init__(self, url: str, query: str) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pbmon.telemetry.requests import Requests
 
 ERROR = Status(StatusCode.ERROR)
+GONE = (asyncio.CancelledError, GeneratorExit)
+"""Not the application's failure: nobody waits for the answer any more."""
 _EMPTY = Context()
 
 
@@ -37,13 +39,13 @@ class Exchange:
         "_first_s",
         "_method",
         "_scheme",
-        "_scope",
         "_sink",
         "_span",
         "_start_s",
         "_status",
         "_stream",
         "_token",
+        "_version",
         "_wall_ns",
         "route",
     )  # fmt: skip
@@ -51,7 +53,8 @@ class Exchange:
     def __init__(self, sink: Requests, scope: Scope) -> None:
         method = scope["method"]
         self._sink = sink
-        self._scope = scope
+        # Not the scope itself: it holds this record, and the cycle would hold all of the request.
+        self._version = scope.get("http_version", "")
         self._method = method if method in KNOWN_METHODS else "_OTHER"
         self.route: str | None = None
         self._status: int | None = None
@@ -80,6 +83,7 @@ class Exchange:
 
     def response_completed(self) -> None:
         self._done_s = self._sink.clock.monotonic_s()
+        self._active.down()
         # A 5xx waits for closed(): the exception that caused it arrives after its answer. Not
         # on upstream's span, which upstream ends as soon as this returns.
         if self._status is None or self._status < 500 or self._token is None:
@@ -90,17 +94,21 @@ class Exchange:
 
     def closed(self) -> None:
         try:
-            self._finish()
+            if not self._finished:
+                self._finish()
+            elif self._error is not None and not isinstance(self._error, GONE):
+                self._log_late()
         finally:
-            if self._token is not None:
+            # A coroutine that the garbage collector closes is in another context by then.
+            if self._token is not None and not isinstance(self._error, GeneratorExit):
                 detach(self._token)
+            self._error = None  # its traceback holds the frames of the whole request
 
     def _finish(self) -> None:
-        if self._finished:
-            return
         self._finished = True
-        self._active.down()
         sink = self._sink
+        if self._done_s is None:
+            self._active.down()
         end_s = self._done_s if self._done_s is not None else sink.clock.monotonic_s()
         duration_s = end_s - self._start_s
         error_type = self._error_type()
@@ -108,7 +116,7 @@ class Exchange:
             (
                 self._method,
                 self._scheme,
-                self._scope.get("http_version", ""),
+                self._version,
                 self.route,
                 self._status,
                 error_type,
@@ -132,9 +140,7 @@ class Exchange:
     @property
     def _aborted(self) -> bool:
         """It ended before the last byte, and not by an exception of the application."""
-        return self._done_s is None and (
-            self._error is None or isinstance(self._error, asyncio.CancelledError)
-        )
+        return self._done_s is None and (self._error is None or isinstance(self._error, GONE))
 
     def _judged(self, duration_s: float) -> float:
         if self._first_s is not None and (self._stream or self.route in self._sink.stream_routes):
@@ -213,6 +219,20 @@ class Exchange:
                 budget=series.budget.max_s,
                 exceeded=judged_s - series.budget.max_s,
             )
+
+    def _log_late(self) -> None:
+        """An exception after the answer: of background work, or of a stream behind a middleware
+        that had sent its end. The span is gone by then."""
+        error = self._error
+        self._sink.notices.write(
+            catalog.FAILED_LATE,
+            key=f"{self._method} {self.route}",
+            span=self._span,
+            endpoint=self.route,
+            method=self._method,
+            error=privacy.error_type(error) if error is not None else None,
+            frames=privacy.frames(error.__traceback__ if error is not None else None, 3),
+        )
 
 
 def record_error(span: Span, error: BaseException | None) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from opentelemetry import propagate, trace
-from opentelemetry.context import Context, get_value
+from opentelemetry.context import Context
+from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 from opentelemetry.metrics import Histogram, Meter, Observation
 from opentelemetry.trace import Link, Span, SpanKind, Tracer
 
@@ -26,8 +27,10 @@ from pbmon.telemetry.sampling import TrustedPeers, mark_untrusted
 from pbmon.telemetry.series import Series, SeriesKey, budget_key
 from pbmon.telemetry.session import Session
 
-_SUPPRESS = "suppress_instrumentation"
 _MAX_AGENT = 256
+_MAX_URL = 2048  # a server may take a path of megabytes, a collector no batch of them
+_ASGI_HOOKS = ("uvicorn", "starlette", "fastapi")
+_UPSTREAM_SCOPE = "opentelemetry.instrumentation.asgi"
 _HEADERS = "pbmon.headers"
 
 
@@ -62,7 +65,7 @@ class Requests:
         # other's way.
         self._excluded = [re.compile(pattern) for pattern in settings.excluded_urls]
         self.stream_routes = frozenset(settings.stream_routes)
-        self.annotates = "upstream" in settings.hooks.values()
+        self.annotates = "upstream" in map(settings.hook_mode, _ASGI_HOOKS)
         for budget in settings.budgets.all:  # at 0 from the start: the first breach is a rise
             self.budget_cells(budget)
 
@@ -109,12 +112,12 @@ class Requests:
     # --- RequestSink ---------------------------------------------------------------------------
 
     def request(self, scope: Scope) -> Exchange | None:
-        if get_value(_SUPPRESS) or self._is_excluded(scope):
+        if not is_http_instrumentation_enabled() or self._is_excluded(scope):
             return None
         return Exchange(self, scope)
 
     def websocket(self, scope: Scope) -> Session | None:
-        if get_value(_SUPPRESS) or self._is_excluded(scope):
+        if not is_http_instrumentation_enabled() or self._is_excluded(scope):
             return None
         return Session(self, scope)
 
@@ -130,7 +133,7 @@ class Requests:
         if self.annotates:
             current = trace.get_current_span()
             scope_name = getattr(getattr(current, "instrumentation_scope", None), "name", "")
-            if current.is_recording() and scope_name.startswith("opentelemetry.instrumentation"):
+            if current.is_recording() and scope_name == _UPSTREAM_SCOPE:
                 return current, None
         parent, links = self._parent(scope)
         span = self.tracer.start_span(
@@ -164,12 +167,12 @@ class Requests:
             catalog.METHOD.name: method,
             catalog.SCHEME.name: scope.get("scheme")
             or ("ws" if scope["type"] == "websocket" else "http"),
-            catalog.PATH.name: scope["path"],
+            catalog.PATH.name: scope["path"][:_MAX_URL],
         }
         if method == "_OTHER":
             attributes[catalog.METHOD_ORIGINAL.name] = str(scope.get("method", ""))[:64]
         if query := scope.get("query_string"):
-            attributes[catalog.QUERY.name] = privacy.mask_query(query.decode("latin-1"))
+            attributes[catalog.QUERY.name] = privacy.mask_query(query[:_MAX_URL].decode("latin-1"))
         if version := scope.get("http_version"):
             attributes[catalog.PROTOCOL_VERSION.name] = version
         if server := scope.get("server"):
@@ -196,11 +199,14 @@ def _headers(scope: Scope) -> Mapping[str, str]:
     """Headers by lower-case name, decoded as HTTP defines them, so that no byte can fail."""
     headers: dict[str, str] | None = scope.get(_HEADERS)
     if headers is None:
-        headers = {}
+        fields: dict[bytes, list[bytes]] = {}
         for name, value in scope.get("headers") or ():
-            key = name.decode("latin-1").lower()
-            text = value.decode("latin-1")
-            # Repeated fields are one comma-separated list (RFC 9110, 5.3): tracestate, baggage.
-            headers[key] = f"{headers[key]},{text}" if key in headers else text
+            fields.setdefault(name.lower(), []).append(value)
+        # Repeated fields are one comma-separated list (RFC 9110, 5.3): tracestate, baggage. Joined
+        # once: a client may repeat one 300,000 times.
+        headers = {
+            name.decode("latin-1"): b",".join(values).decode("latin-1")
+            for name, values in fields.items()
+        }
         scope[_HEADERS] = headers
     return headers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import attach, detach
@@ -10,7 +9,7 @@ from opentelemetry.trace import Span
 
 from pbmon import catalog, privacy, signals
 from pbmon.runtime import Scope
-from pbmon.telemetry.exchange import record_error
+from pbmon.telemetry.exchange import GONE, record_error
 
 if TYPE_CHECKING:
     from pbmon.telemetry.requests import Requests
@@ -62,8 +61,9 @@ class Session:
         try:
             self._finish()
         finally:
-            if self._token is not None:
+            if self._token is not None and not isinstance(self._error, GeneratorExit):
                 detach(self._token)
+            self._error = None
 
     def _finish(self) -> None:
         sink = self._sink
@@ -95,7 +95,7 @@ class Session:
             span.end(self._wall_ns + round(elapsed_s * 1e9))
 
     def _set_error(self, span: Span, attributes: dict[str, Any]) -> None:
-        if self._error is None or isinstance(self._error, asyncio.CancelledError):
+        if self._error is None or isinstance(self._error, GONE):
             return
         attributes[catalog.ERROR_TYPE.name] = privacy.error_type(self._error)
         record_error(span, self._error)
