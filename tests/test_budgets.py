@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -154,12 +155,14 @@ def test_limits_and_allowed_shares():
 @patiently()
 @given(budgets())
 def test_text_and_table_round_trip(budget):
-    values = {n: repr(t) for n, t in budget.thresholds.items()}
+    values = {n: repr(t) if t <= 60 else f"{Decimal(t):f}s" for n, t in budget.thresholds.items()}
     if budget.availability is not None:
         values["availability"] = repr(budget.availability)
     words = [budget.method or "", budget.endpoint, *(f"{n}={v}" for n, v in values.items())]
     assert parse_budget(" ".join(words)) == budget
-    table = {n: float(v) for n, v in values.items()} | {"endpoint": budget.endpoint}
+    table = {f"{n}_s": t for n, t in budget.thresholds.items()} | {"endpoint": budget.endpoint}
+    if budget.availability is not None:
+        table["availability"] = budget.availability
     if budget.method is not None:
         table["method"] = budget.method
     assert parse_budget(table) == budget
@@ -180,6 +183,8 @@ def test_text_and_table_round_trip(budget):
         ({"endpoint": "/x", "max": 1, "max_s": 2}, "max_s is given twice"),
         ("/x p50=1", "budget has no field 'p50'; the fields are endpoint, method, max, p95"),
         ({"endpoint": "/x", 3: 1}, "budget has no field 3"),
+        ("/x max=500", "budget max 500 would be seconds; write '500ms', or '500s'"),
+        ({"endpoint": "/x", "p95": 300}, "budget p95 300 would be seconds; write '300ms'"),
         ("/x availability=high", "availability 'high' must be a number, for example 0.999"),
         ("/x max=1 /y", "'/y' is not name=value"),
     ],

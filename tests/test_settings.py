@@ -104,7 +104,7 @@ PRIVATE = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fc00::/7"))
 
 PARSED = [
     ("service_name", "shop", '"shop"', "shop"),
-    ("endpoint", "collector:4318", '"http://collector:4318"', "http://collector:4318"),
+    ("endpoint", "collector:4318", '"collector:4318"', "collector:4318"),
     ("engine", "sdk", '"sdk"', "sdk"),
     ("strict", "yes", "true", True),
     ("strict", "0", "false", False),
@@ -448,7 +448,7 @@ def test_no_toml_text_makes_resolve_raise(tmp_path_factory, text):
 def test_a_budget_given_twice_is_named_and_the_first_one_counts():
     env = {"PBMON_BUDGETS": "/a max=1s; GET /a max=3s; /a max=2s"}
     (problem,) = problems_of(env=env)
-    assert "budget for /a is given twice; the first one counts" in problem
+    assert "budget for /a is given twice, the second time without effect" in problem
     settings, _ = resolve({}, env, Path("/nonexistent"))
     assert settings.budgets.find("POST", "/a").max_s == 1
     assert settings.budgets.find("GET", "/a").max_s == 3

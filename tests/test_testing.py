@@ -141,7 +141,10 @@ def test_metric_sums_the_series_that_have_the_attributes():
         assert seen.metric(name, http__route="/a", http__request__method="PUT") == (2, 1.0)
         assert seen.metric(name, http__route="/c") == 0
         assert seen.metric("pbmon.http.server.slow_requests") == 1
-        assert seen.metric("no.such.metric") == 0
+        with pytest.raises(ValueError, match="there is no metric 'no.such.metric'"):
+            seen.metric("no.such.metric")
+        with pytest.raises(ValueError, match=r"has no \['route'\]; it has .*http.route"):
+            seen.metric(name, route="/a")
         assert seen.metric(name) == (6, 3.75)  # looking changes nothing
 
 

@@ -163,6 +163,14 @@ class Budgets:
         return self._by_key.get((method, route)) or self._by_key.get((None, route))
 
 
+def _refuse_milliseconds(name: str, value: object) -> None:
+    """A bare `max = 500` would be 500 seconds, and never exceeded."""
+    text = str(value).strip()
+    if text.replace(".", "", 1).isdigit() and float(text) > _LONGEST_BARE_S:
+        raise ValueError(f"budget {name} {text} would be seconds; write '{text}ms', or '{text}s'")
+
+
+_LONGEST_BARE_S = 60
 _FIELDS = frozenset(f.name for f in fields(Budget) if f.init)
 
 
@@ -187,6 +195,8 @@ def parse_budget(value: object) -> Budget:
                 f"budget has no field {key!r}; the fields are endpoint, method, max, p95, p99, "
                 "availability"
             )
+        if key in ALLOWED:
+            _refuse_milliseconds(str(key), item)
         if name in given:
             raise ValueError(f"budget for {value.get('endpoint')}: {key} is given twice")
         given[name] = item

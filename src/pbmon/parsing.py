@@ -53,10 +53,9 @@ def above_zero(value: Any) -> float:
 
 def url(value: Any) -> str:
     where = text(value)
-    if "://" not in where:
-        where = f"http://{where}"  # host:port, as gRPC endpoints are often written
     try:
-        parts = urlsplit(where)
+        # host:port, as gRPC endpoints are often written, stays so: there it means TLS.
+        parts = urlsplit(where if "://" in where else f"http://{where}")
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number, a bracket that is not closed
         good = False
@@ -119,7 +118,9 @@ def budgets(value: Any) -> Budgets:
             bad.append(str(error))
             continue
         if any((b.method, b.endpoint) == (budget.method, budget.endpoint) for b in good):
-            bad.append(f"budget for {budget.endpoint} is given twice; the first one counts")
+            bad.append(
+                f"budget for {budget.endpoint} is given twice, the second time without effect"
+            )
         else:
             good.append(budget)
     if bad:

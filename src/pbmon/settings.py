@@ -216,7 +216,8 @@ def resolve(
                 values[name] = FIELDS[name].metadata["parse"](raw)
                 sources[name] = source
             except parsing.PartlyUsable as error:
-                values[name], sources[name] = error.usable, source
+                if error.usable.all:
+                    values[name], sources[name] = error.usable, source
                 problems += [Problem(name, source, f"{m}; it is ignored") for m in error.messages]
             except ValueError as error:
                 problems.append(Problem(name, source, f"{error}; it is ignored"))
@@ -238,7 +239,7 @@ def _defined(source: str, values: Mapping[str, Any], problems: list[Problem]) ->
 
 def _unknown(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(known), 1)
-    hint = f"did you mean {close[0]}?" if close else "see `pbmon doctor` for those there are"
+    hint = f"did you mean {close[0]}?" if close else "see `pbmon doctor` for those there are."
     return f"there is no such setting; {hint} It is ignored"
 
 

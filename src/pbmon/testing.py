@@ -70,8 +70,8 @@ class Capture:
 
     clock: CountingClock
     logs: list[SeenLog] = field(default_factory=list)
-    _exporter: Any = None
-    _reader: Any = None
+    _exporter: Any = field(default=None, repr=False)
+    _reader: Any = field(default=None, repr=False)
 
     @property
     def spans(self) -> list[SeenSpan]:
@@ -93,8 +93,10 @@ class Capture:
 
     def metric(self, name: str, **attributes: Any) -> Any:
         """The sum of a metric's series that have these attributes (dots written as `__`);
-        for a histogram the pair (count, sum). 0 where there is none."""
+        for a histogram the pair (count, sum). 0 where there is none; ValueError for a metric or
+        an attribute that pbmon does not have."""
         wanted = {key.replace("__", "."): value for key, value in attributes.items()}
+        _check_names(name, wanted)
         values = [
             value
             for key, value in self.metrics.get(name, {}).items()
@@ -103,6 +105,17 @@ class Capture:
         if values and isinstance(values[0], tuple):
             return tuple(sum(column) for column in zip(*values, strict=True))
         return sum(values)
+
+
+def _check_names(name: str, attributes: Mapping[str, Any]) -> None:
+    from pbmon.catalog import METRICS
+
+    metrics = {metric.name: metric for metric in METRICS}
+    if name not in metrics:
+        raise ValueError(f"there is no metric {name!r}; there are {', '.join(sorted(metrics))}")
+    known = {attribute.name for attribute in metrics[name].attributes}
+    if unknown := attributes.keys() - known:
+        raise ValueError(f"{name} has no {sorted(unknown)}; it has {', '.join(sorted(known))}")
 
 
 @contextmanager

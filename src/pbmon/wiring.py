@@ -59,7 +59,10 @@ def configure(**values: Any) -> None:
             signals.tell(str(problem), "%s", problem)
         if providers.disabled():
             return
-        _keywords.update(values)
+        usable = {n: v for n, v in values.items() if resolved.source(n) == "configure()"}
+        if usable.keys() != values.keys():  # what was set before stays where this can't be used
+            resolved, _ = settings.resolve({**_keywords, **usable})
+        _keywords.update(usable)
         with signals.guard("configure"):
             _apply(resolved) if active.configured else _start(resolved)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 from dataclasses import fields
 
 import pytest
@@ -203,7 +204,26 @@ def test_a_module_is_imported_first(doctor, receiver, tmp_path, monkeypatch):
     assert "the application" in good[1]
     code, output = doctor("--import", "no_such_module")
     assert code == 1
-    assert "✗ import no_such_module failed: ModuleNotFoundError: " in output
+    assert "✗ import no_such_module failed: ModuleNotFoundError\n" in output
+
+
+def test_the_application_is_found_where_doctor_is_called(doctor, receiver, tmp_path, monkeypatch):
+    (tmp_path / "besides.py").write_text("", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    code, _ = doctor("--import", "besides", OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url)
+    assert code == 0
+
+
+def test_an_exporter_that_is_not_installed_is_said(doctor):
+    code, output = doctor(OTEL_TRACES_EXPORTER="zipkin9", OTEL_METRICS_EXPORTER="none")
+    assert code == 1
+    assert "✗ traces   zipkin9: exporter 'zipkin9' for traces is not installed" in output
+
+
+def test_a_fixed_instance_id_is_said(doctor):
+    _, output = doctor(OTEL_RESOURCE_ATTRIBUTES="service.instance.id=1")
+    assert "✗ service.instance.id is set" in output
 
 
 def test_disabled_is_said(doctor, receiver):

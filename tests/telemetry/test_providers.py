@@ -270,3 +270,31 @@ def test_providers_of_the_application_are_kept_and_used():
 def test_disabled(monkeypatch, value, disabled):
     monkeypatch.setenv("OTEL_SDK_DISABLED", value)
     assert providers.disabled() is disabled
+
+
+def test_a_hopeless_delivery_is_not_waited_for():
+    never = threading.Event()
+    began_s = time.monotonic()
+    assert providers._within(60, [never.wait], hopeless=lambda: True) is False
+    assert time.monotonic() - began_s < 60
+    never.set()
+
+
+def test_a_kept_provider_is_flushed_too():
+    done = python(
+        """
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+        exporter = InMemorySpanExporter()
+        provider = TracerProvider()
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+        trace.set_tracer_provider(provider)
+        import pbmon
+        pbmon.configure()
+        trace.get_tracer("app").start_span("kept").end()
+        print(pbmon.flush(), len(exporter.get_finished_spans()))
+        """
+    )
+    assert done.stdout.split() == ["True", "1"]

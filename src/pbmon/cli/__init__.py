@@ -6,8 +6,10 @@ One file per command: NAME, HELP, configure(parser), run(args) -> exit code.
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
-from importlib import import_module
+from importlib import import_module, metadata
 
 COMMANDS = ("dashboards", "doctor")
 
@@ -17,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="pbmon", description="OpenTelemetry for Python web applications and their business."
     )
+    parser.add_argument("--version", action="version", version=f"pbmon {metadata.version('pbmon')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     modules = {name: import_module(f"pbmon.cli.{name}") for name in COMMANDS}
     for module in modules.values():
@@ -24,4 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             commands.add_parser(module.NAME, help=module.HELP, description=module.HELP)
         )
     args = parser.parse_args(argv)
-    return int(modules[args.command].run(args))
+    try:
+        status = int(modules[args.command].run(args))
+        sys.stdout.flush()
+    except BrokenPipeError:  # `pbmon doctor | head`: the rest is not wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return status

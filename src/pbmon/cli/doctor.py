@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import http.client
 import importlib
 import os
@@ -12,11 +13,13 @@ import sys
 import urllib.error
 import urllib.request
 from importlib import metadata, util
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pbmon import catalog, privacy, runtime, settings, wiring
-from pbmon.telemetry import exporters, providers
+from pbmon.budgets import Budget
+from pbmon.telemetry import exporters, providers, statements
 
 NAME = "doctor"
 HELP = "Show hooks, engine, settings with their sources, and whether the exporter is reachable."
@@ -45,6 +48,11 @@ def run(args: argparse.Namespace) -> int:
     print(f"pbmon {catalog.VERSION}, Python {sys.version.split()[0]}")
     _print_versions()
     good = _print_hooks(resolved, args.modules)
+    if "service.instance.id" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
+        print(
+            "\n  ✗ service.instance.id is set by OTEL_RESOURCE_ATTRIBUTES: processes that share it "
+            "overwrite\n    each other's counters, and restarts lose counts; leave it out"
+        )
     print(f"\nService: {providers.service_name(resolved)}\nEngine: {resolved.engine}")
     _print_settings(resolved)
     good &= _print_exporters(resolved)
@@ -69,15 +77,20 @@ def _print_hooks(resolved: settings.Settings, modules: list[str]) -> bool:
     runtime.active.settings = resolved
     wiring.activate_hooks()
     good = True
+    sys.path.insert(0, str(Path.cwd()))  # where uvicorn finds the application
     for module in modules:
         try:
             importlib.import_module(module)
         except Exception as error:
             good = False
-            print(f"\n  ✗ import {module} failed: {privacy.error_type(error)}: {error}")
-    for name in list(runtime.active.hooks):
-        if util.find_spec(name) is not None:
-            importlib.import_module(name)
+            # Without its message, which may quote a setting: this output is passed on.
+            print(f"\n  ✗ import {module} failed: {privacy.error_type(error)}")
+            print(f"    {privacy.frames(error.__traceback__, 1)}")
+    for entry_point in wiring.own_instrumentors():
+        if util.find_spec(entry_point.name) is not None:
+            for patch in entry_point.load().patches:
+                with contextlib.suppress(ImportError):
+                    importlib.import_module(patch.module)
     print("\nHooks")
     for hook in runtime.active.hooks.values():
         if hook.state == "waiting":
@@ -99,17 +112,24 @@ def _print_settings(resolved: settings.Settings) -> None:
         print(f"    {name:<{width}}  {value}  ({resolved.source(name)})")
 
 
-def _shown(name: str, value: Any) -> str:
+def _budget(budget: Budget) -> str:
+    """As it may be written in PBMON_BUDGETS."""
+    words = [f"{limit}={value:g}s" for limit, value in budget.thresholds.items()]
+    if budget.availability is not None:
+        words.append(f"availability={budget.availability:g}")
+    return " ".join([*([budget.method] if budget.method else []), budget.endpoint, *words])
+
+
+def _shown(name: str, value: Any) -> str:  # noqa: PLR0911 - one line for each shape
     if name == "budgets":
-        shown = [
-            f"{b.method or 'any'} {b.endpoint} "
-            + " ".join(f"{limit}={value:g}s" for limit, value in b.thresholds.items())
-            + (f" availability={b.availability:g}" if b.availability is not None else "")
-            for b in value.all
-        ]
-        return "; ".join(shown) or "none"
+        return "; ".join(map(_budget, value.all)) or "none"
+    if name == "users_url" and value is not None and value.startswith("env:"):
+        variable = value.removeprefix("env:")
+        return value if os.environ.get(variable) else f"{value} ✗ {variable} is not set"
     if name in ("endpoint", "users_url") and value is not None:
         return privacy.mask_url(value)
+    if name == "users_query":
+        return "none" if value is None else statements.describe(value, "").text or "set"
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     if hasattr(value, "items"):
@@ -127,7 +147,7 @@ def _print_exporters(resolved: settings.Settings) -> bool:
                 trouble = _unreachable(signal, where, exporters.protocol(signal, resolved))
                 shown = f"{name} to {privacy.mask_url(where)}"
             else:
-                trouble, shown = "", name
+                trouble, shown = exporters.missing(signal, name), name
             good &= not trouble
             print(
                 f"  {'✗' if trouble else ' '} {signal:<8} {shown}"

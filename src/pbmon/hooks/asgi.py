@@ -232,8 +232,10 @@ def _flushing(send: Send) -> Send:
     return sending
 
 
-async def flush() -> None:
+async def flush(skip: Callable[[], bool] = lambda: False) -> None:
     """Send what is waiting, for FLUSH_S at most, while the event loop goes on.
+
+    skip: asked ten times a second; true ends the wait.
 
     In a daemon thread, for which neither the loop's executor nor the interpreter waits.
     """
@@ -245,8 +247,10 @@ async def flush() -> None:
             return
         finished = asyncio.Event()
         _start_flush(lambda: loop.call_soon_threadsafe(finished.set))
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(finished.wait(), FLUSH_S)
+        end_s = loop.time() + FLUSH_S
+        while not finished.is_set() and not skip() and loop.time() < end_s:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(finished.wait(), 0.1)
 
 
 def _start_flush(tell: Callable[[], object]) -> threading.Thread:

@@ -72,8 +72,9 @@ def flushing(shutdown: Startup) -> Startup:
         try:
             await shutdown(self, *args, **kwargs)
         finally:
+            # A second Ctrl-C, before the flush or during it, asks for the exit at once.
             if not getattr(self, "force_exit", False):
-                await asgi.flush()
+                await asgi.flush(skip=lambda: getattr(self, "force_exit", False))
 
     return patched
 

@@ -42,9 +42,16 @@ def endpoint(signal: str, settings: Settings) -> str:
     """Where a signal goes: its own OTEL_ variable as it stands, else the base with its path."""
     if own := _own_endpoint(signal, settings):
         return own
-    if protocol(signal, settings) == "grpc":
-        return settings.endpoint
-    return settings.endpoint.rstrip("/") + _PATHS[signal]
+    if _is_grpc(signal, settings):
+        default = settings.source("endpoint") == "default"
+        return "http://localhost:4317" if default else settings.endpoint
+    base = settings.endpoint if "://" in settings.endpoint else f"http://{settings.endpoint}"
+    return base.rstrip("/") + _PATHS[signal]
+
+
+def _is_grpc(signal: str, settings: Settings) -> bool:
+    named = "otlp_proto_grpc" in names(signal)
+    return named or ("otlp" in names(signal) and protocol(signal, settings) == "grpc")
 
 
 def _own_endpoint(signal: str, settings: Settings) -> str:
@@ -101,6 +108,19 @@ def _installed(distribution: str) -> bool:
     return True
 
 
+def missing(signal: str, name: str) -> str:
+    """Why the exporter `name` can't be had, or an empty text."""
+    if name in ("otlp", "otlp_proto_http", "none"):
+        return ""
+    if any(metadata.entry_points(group=f"opentelemetry_{signal}_exporter", name=name)):
+        return ""
+    extra = "; pip install 'pbmon[grpc]'" if name == "otlp_proto_grpc" else ""
+    return (
+        f"exporter {name!r} for {signal} is not installed{extra}; "
+        f"OTEL_{signal.upper()}_EXPORTER takes otlp, console, none or an installed exporter's name"
+    )
+
+
 def build(signal: str, name: str, settings: Settings) -> Any:
     """The stock exporter `name` for a signal. Raises ExporterError with the remedy."""
     hide_headers()
@@ -122,11 +142,7 @@ def build(signal: str, name: str, settings: Settings) -> Any:
             _quiet("opentelemetry.exporter.otlp.proto.grpc.exporter")
             return factory(endpoint=endpoint(signal, settings))
         return factory()
-    extra = "; pip install 'pbmon[grpc]'" if name == "otlp_proto_grpc" else ""
-    raise ExporterError(
-        f"exporter {name!r} for {signal} is not installed{extra}; "
-        f"OTEL_{signal.upper()}_EXPORTER takes otlp, console, none or an installed exporter's name"
-    )
+    raise ExporterError(missing(signal, name))
 
 
 class _LastWords(logging.Filter):
@@ -138,7 +154,9 @@ class _LastWords(logging.Filter):
     by_thread = threading.local()  # exporters of two signals may fail at the same time
 
     def filter(self, record: logging.LogRecord) -> bool:
-        self.by_thread.said = f"{getattr(self.by_thread, 'said', '')}\n{record.getMessage()}"
+        delivery = getattr(self.by_thread, "delivery", None)
+        if delivery is not None:
+            delivery.heard(record.getMessage())
         return False
 
 
@@ -174,6 +192,9 @@ class _Delivery:
         self.exporter: Any = None
         self.failures = 0
         """Batches that could not be handed over."""
+        self.hopeless = threading.Event()
+        """Nobody listens there: the exporter may go on trying, a shutdown need not wait."""
+        self._said = ""
 
     def apply(self, settings: Settings) -> None:
         """Where the endpoint changed, the next batch goes to the new one."""
@@ -188,8 +209,15 @@ class _Delivery:
             self.failures += 1
         return result
 
+    def heard(self, words: str) -> None:
+        """What the exporter logged, while it is still trying."""
+        self._said += f"\n{words}"
+        if _reason(words) in _NOBODY_THERE:
+            self.hopeless.set()
+
     def _run(self, send: Callable[[Any], Any], failure: Any) -> Any:
-        _LastWords.by_thread.said = ""
+        self._said = ""
+        _LastWords.by_thread.delivery = self
         try:
             exporter = self.exporter
             if exporter is None:
@@ -202,10 +230,13 @@ class _Delivery:
             signals.failed(f"exporting {self.signal}", error)
             return failure
         if result is failure:
-            self._tell()
+            self.tell()
+        else:
+            self.hopeless.clear()
         return result
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Why nothing can be delivered, in one line, once a minute."""
         where = privacy.mask_url(endpoint(self.signal, self._settings))
         signals.tell(
             f"delivery:{where}",
@@ -213,13 +244,16 @@ class _Delivery:
             "Set OTEL_EXPORTER_OTLP_ENDPOINT, or OTEL_%s_EXPORTER=none for no export.",
             self.signal,
             where,
-            _reason(_LastWords.by_thread.said),
+            _reason(self._said),
             self.signal.upper(),
         )
 
     def close(self) -> None:
         if self.exporter is not None:
             self.exporter.shutdown()
+
+
+_NOBODY_THERE = ("connection refused", "unknown host")
 
 
 def _reason(words: str) -> str:

@@ -25,6 +25,9 @@ from pbmon.settings import Settings
 from pbmon.telemetry import exporters, sampling
 from pbmon.telemetry.exporters import MetricDelivery, SpanDelivery
 
+_GRACE_S = 0.5
+_POLL_S = 0.02
+
 
 def resource(settings: Settings) -> Resource:
     """What everything this process emits says about it.
@@ -56,7 +59,10 @@ class Providers:
     def __init__(self, settings: Settings) -> None:
         self._deliveries: list[Any] = []
         self._own: list[Any] = []
+        self._kept: list[Any] = []
+        self._gave_up = False
         self.kept: list[str] = []
+        """What the application had set; it is flushed, and never shut down by us."""
         self._closed = False
         described = resource(settings)
         self._start_traces(settings, described)
@@ -64,7 +70,7 @@ class Providers:
 
     def _start_traces(self, settings: Settings, described: Resource) -> None:
         if _is_set(trace.get_tracer_provider(), trace.ProxyTracerProvider):
-            self.kept.append("tracer provider")
+            self._keep("tracer provider", trace.get_tracer_provider())
             return
         provider = TracerProvider(
             resource=described, sampler=sampling.from_environment(), shutdown_on_exit=False
@@ -80,7 +86,7 @@ class Providers:
         from opentelemetry.metrics._internal import _ProxyMeterProvider
 
         if _is_set(metrics.get_meter_provider(), _ProxyMeterProvider):
-            self.kept.append("meter provider")
+            self._keep("meter provider", metrics.get_meter_provider())
             return
         readers: list[MetricReader] = []
         for name in exporters.names("metrics"):
@@ -96,6 +102,11 @@ class Providers:
         metrics.set_meter_provider(provider)
         self._own.append(provider)
 
+    def _keep(self, what: str, provider: Any) -> None:
+        self.kept.append(what)
+        if hasattr(provider, "force_flush"):
+            self._kept.append(provider)
+
     def apply(self, settings: Settings) -> None:
         """Settings made in code after the launcher: name and endpoint for all that follows."""
         update = Resource(dict(_attributes(settings)))
@@ -106,19 +117,35 @@ class Providers:
 
     def flush(self, timeout_s: float) -> bool:
         """Send everything now. True if all of it was handed over within the time."""
-        return self._hand_over(timeout_s, [_flusher(p, timeout_s) for p in self._own])
+        providers = (*self._own, *self._kept)
+        return self._hand_over(timeout_s, [_flusher(p, timeout_s) for p in providers])
 
     def shutdown(self, timeout_s: float) -> bool:
-        """Flush, then stop; one deadline over all signals."""
+        """Flush, then stop; one deadline over all signals.
+
+        After a flush that got nowhere, as at a server's shutdown, it is not waited for again.
+        """
         if self._closed:
             return True
         self._closed = True
-        return self._hand_over(timeout_s, [p.shutdown for p in self._own])
+        if self._gave_up:
+            timeout_s = min(timeout_s, _GRACE_S)
+        flushers = [_flusher(p, timeout_s) for p in self._kept]
+        return self._hand_over(timeout_s, [*flushers, *(p.shutdown for p in self._own)])
 
     def _hand_over(self, timeout_s: float, tasks: list[Callable[[], Any]]) -> bool:
         # The SDK's processors say that they called the exporter, not that it succeeded.
         before = self._failures()
-        return _within(timeout_s, tasks) and self._failures() == before
+        done = _within(timeout_s, tasks, self._is_hopeless)
+        self._gave_up = not done
+        if not done:
+            for delivery in self._deliveries:
+                if delivery.hopeless.is_set():
+                    delivery.tell()
+        return done and self._failures() == before
+
+    def _is_hopeless(self) -> bool:
+        return any(delivery.hopeless.is_set() for delivery in self._deliveries)
 
     def _failures(self) -> int:
         return sum(delivery.failures for delivery in self._deliveries)
@@ -132,8 +159,14 @@ def _flusher(provider: Any, timeout_s: float) -> Callable[[], Any]:
     return lambda: provider.force_flush(int(timeout_s * 1000))
 
 
-def _within(timeout_s: float, tasks: list[Callable[[], Any]]) -> bool:
+def _within(
+    timeout_s: float,
+    tasks: list[Callable[[], Any]],
+    hopeless: Callable[[], bool] = lambda: False,
+) -> bool:
     """Run the tasks side by side and wait for them until the deadline, never longer.
+
+    hopeless: from then on only _GRACE_S more, for what goes somewhere else.
 
     Daemon threads: the stock exporters may sleep through a shutdown while they retry.
     """
@@ -153,8 +186,12 @@ def _within(timeout_s: float, tasks: list[Callable[[], Any]]) -> bool:
             run(task)
         else:
             threads.append(thread)
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+    given_up = False
+    while any(t.is_alive() for t in threads) and (left_s := deadline - time.monotonic()) > 0:
+        if not given_up and hopeless():
+            given_up, deadline = True, min(deadline, time.monotonic() + _GRACE_S)
+        for thread in threads:
+            thread.join(min(left_s, _POLL_S))
     return len(done) == len(tasks) and all(done)
 
 
