@@ -194,15 +194,13 @@ def test_under_a_foreign_distribution_pbmon_runs_and_what_it_replaces_stays_out(
         trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(seen))
         sqlite3.connect(":memory:").execute("SELECT 1")
         from opentelemetry.instrumentation.psycopg2 import Psycopg2Instrumentor
-        from opentelemetry.instrumentation.starlette import StarletteInstrumentor
         print(active.configured, active.hooks["sqlite3"].state)
-        print([i().is_instrumented_by_opentelemetry
-               for i in (Psycopg2Instrumentor, StarletteInstrumentor)])
+        print(Psycopg2Instrumentor().is_instrumented_by_opentelemetry)
         print([(s.name, s.instrumentation_scope.name) for s in seen.get_finished_spans()])
         """,
         **foreign,
     )
-    assert done.stdout == "True active\n[False, False]\n[('SELECT', 'pbmon')]\n"
+    assert done.stdout == "True active\nFalse\n[('SELECT', 'pbmon')]\n"
     assert "Traceback" not in done.stderr
 
 

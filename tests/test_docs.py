@@ -79,7 +79,8 @@ class Client:
 
 
 def test_the_readmes_application_and_test_run_as_written():
-    application, configure, in_tests = blocks(README, "python")
+    application, configure, logs, in_tests = blocks(README, "python")
+    compile(logs, "README.md", "exec")
     shop: dict = {}
     exec(application, shop)
     test: dict = {}

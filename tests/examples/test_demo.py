@@ -83,7 +83,7 @@ def test_a_short_run_shows_what_was_sent_and_leaves_only_the_report(start, colle
     assert f"{summary.requests:,} requests" in printed
     assert f"{summary.server_errors:,} failed" in printed
     assert summary.server_errors >= 2
-    assert 1 <= summary.slow_requests < summary.requests / 4
+    assert summary.slow_requests >= 1
     assert {query.system for query in summary.slow_queries} == {"sqlite"}
     # A machine under load makes others slow, too.
     assert len([query for query in summary.slow_queries if "pg_sleep" in query.text]) == 4
