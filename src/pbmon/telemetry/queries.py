@@ -26,7 +26,6 @@ from pbmon.telemetry.notices import Notices
 from pbmon.telemetry.series import present
 
 
-
 class Queries:
     """The QuerySink. apply() changes its settings while it runs."""
 
