@@ -20,6 +20,7 @@ WINDOWS = {"24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(d
 _EVERY_S = 60.0
 _AGAIN_S = 5.0
 _TIMEOUT_S = 5
+_FIRST_WAIT_S = 5.0
 
 
 class UsersTable:
@@ -60,7 +61,7 @@ class UsersTable:
                 self._worker = self._start()
             worker = self._worker
         if first and worker is not None:
-            worker.join(_TIMEOUT_S)
+            worker.join(_FIRST_WAIT_S)
         return dict(self._counts)
 
     def _start(self) -> threading.Thread | None:
