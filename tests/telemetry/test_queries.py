@@ -6,6 +6,7 @@ import contextvars
 import threading
 
 import pytest
+from opentelemetry import context
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from pbmon import catalog, runtime
@@ -111,6 +112,16 @@ def test_suppressed_is_not_observed(seen):
         assert query(seen) is None
     assert seen.spans == []
     assert HISTOGRAM not in seen.metrics
+
+
+def test_what_an_exporter_asks_is_not_observed(seen):
+    key = context._SUPPRESS_INSTRUMENTATION_KEY  # as the SDK's processors set it
+    token = context.attach(context.set_value(key, True))
+    try:
+        assert query(seen) is None
+    finally:
+        context.detach(token)
+    assert seen.spans == []
 
 
 def test_finished_twice_is_counted_once(seen):
@@ -279,6 +290,25 @@ def test_the_caller_is_neither_ours_nor_a_library(seen):
     here = f"{__name__}.test_the_caller_is_neither_ours_nor_a_library"
     assert functions[:3] == [here] * 3
     assert len(functions) == 4
+
+
+def test_the_caller_is_who_waited_not_who_ended_it(seen):
+    record = runtime.active.queries.query(POSTGRES, "SELECT 1")
+
+    def waits():
+        seen.clock.advance(0.25)
+        record.pause()
+
+    def reads():
+        record.resume()
+        seen.clock.advance(0.25)
+        record.pause()
+
+    waits()
+    reads()
+    record.finish()
+    function = only(seen).attributes["code.function.name"]
+    assert function == f"{__name__}.waits"
 
 
 def test_slow_logs_are_limited_for_each_statement(seen):

@@ -89,8 +89,8 @@ class Query:
     """One statement under way (runtime.QueryRecord)."""
 
     __slots__ = (
-        "_batch_size", "_busy_s", "_context", "_database", "_finished", "_operation", "_running_s",
-        "_sink", "_statement", "_wall_ns",
+        "_batch_size", "_busy_s", "_caller", "_context", "_database", "_finished", "_operation",
+        "_running_s", "_sink", "_statement", "_wall_ns",
     )  # fmt: skip
 
     def __init__(
@@ -109,6 +109,7 @@ class Query:
         self._batch_size = batch_size
         self._context = context
         self._finished = False
+        self._caller: dict[str, Any] | None = None
         self._busy_s = 0.0
         self._wall_ns = sink.clock.wall_ns()
         self._running_s: float | None = sink.clock.monotonic_s()
@@ -117,6 +118,9 @@ class Query:
         if self._running_s is not None:
             self._busy_s += self._sink.clock.monotonic_s() - self._running_s
             self._running_s = None
+            # Looked up here, within the driver's slow call: the end may be anywhere.
+            if self._caller is None and self._busy_s > self._sink.settings.slow_query_s:
+                self._caller = _caller()
 
     def resume(self) -> None:
         if self._running_s is None:
@@ -149,7 +153,7 @@ class Query:
             }
         )
         if slow:
-            attributes |= _caller()
+            attributes |= self._caller or {}
         span = self._span(summary, attributes, failed=error is not None)
         sink.record(self._busy_s, common, trace.set_span_in_context(span, Context()))
         if error is not None:
