@@ -40,14 +40,17 @@ def _insert_columns(pieces: list[Piece]) -> range:
     words = [piece.upper.rpartition(" ")[2] for piece in pieces]
     if "INTO" not in words:
         return range(0)
-    at = words.index("INTO") + 1
-    while at < len(pieces) and (
-        pieces[at].kind in ("name", "perhaps", "word") or pieces[at].text == "."
-    ):
-        at += 1
+    table = words.index("INTO") + 1
+    at = table + 1
+    while at < len(pieces) and pieces[at].text == ".":
+        at += 2
+    if words[at : at + 1] == ["AS"]:
+        at += 2
     end = _closing(pieces, at)
     if not end or end + 1 == len(pieces) or words[end + 1] not in _END_OF_COLUMNS:
         return range(0)
+    if not _END_OF_COLUMNS.isdisjoint(words[table:at]):
+        return range(0)  # `INTO VALUES (…)`: these are values
     return range(at, end)
 
 

@@ -66,7 +66,6 @@ _DIALECTS = {
     "oracle.db": Dialect("oracle", ansi=True),
 }
 
-_LIMIT_NAME = 128  # characters; no database takes longer identifiers
 _BLOCK = r"/\*(?:(?!\*/|/\*).)*\*/"  # one within another is read differently by each product
 _GAP = re.compile(rf"(?:\s|--[^\r\n]*(?=[\r\n]|\Z)|{_BLOCK})*", re.DOTALL)
 # MySQL takes `--` for a comment only where white space follows.
@@ -76,7 +75,7 @@ _GAP_MYSQL = re.compile(
 _WORD = re.compile(r"[^\W\d]\w*(?:\s+[^\W\d]\w*)*")
 _MARK = re.compile(r"[-+*/<>=~!@#%^&|?:.,;()\[\]{}$]+")
 _QUOTED = re.compile(r'"(?:[^"]|"")+"|`(?:[^`]|``)+`|\[[^\[\]]+\]', re.DOTALL)
-_ODD_IN_NAME = re.compile(r"['\"`\r\n]")
+_USUAL_NAME = re.compile(r"[\w$ .-]{1,63}")
 _ESCAPED_QUOTE = re.compile(r"\\['\"]")
 # Words that may stand against a string of an unknown dialect without changing how it is read.
 _PREFIXES = frozenset(("N", "X", "B", "DATE", "TIME", "TIMESTAMP", "INTERVAL"))
@@ -171,8 +170,8 @@ def _literal(raw: str, spaced: bool, before: Piece | None, of: Dialect) -> Piece
 
 
 def _quoted(raw: str, spaced: bool, of: Dialect) -> Piece:
-    if len(raw) > _LIMIT_NAME or _ODD_IN_NAME.search(raw, 1, len(raw) - 1):
-        return Piece("literal", "?", spaced)  # no one names a table so: more likely a value
+    if not _USUAL_NAME.fullmatch(raw, 1, len(raw) - 1):
+        return Piece("literal", "?", spaced)  # few name a table so: more likely a value
     if raw[0] != '"' or of.ansi:
         return Piece("name", raw, spaced)
     if not of.backslash and _ESCAPED_QUOTE.search(raw):
