@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 
 import pytest
@@ -143,3 +144,42 @@ def test_interruptions_are_recorded():
         dbapi.observe(record, call, (), {}, lambda error: "57014", lambda *_: None)
     assert record.outcome["status_code"] == "57014"
     assert isinstance(record.outcome["error"], KeyboardInterrupt)
+
+
+@pytest.mark.parametrize("known", [lambda: 1 / 0, lambda: None])
+def test_a_fault_in_what_is_known_of_a_statement_is_no_record(monkeypatch, known):
+    monkeypatch.setattr(signals, "reraise", False)
+    assert dbapi.begin(known) is None
+
+
+def test_a_fault_at_the_end_of_rows_stays_here(monkeypatch):
+    monkeypatch.setattr(signals, "reraise", False)
+    record = Recorded(None, "DELETE", None)
+
+    class Cursor:
+        _pbmon_rows = None
+
+        def __setattr__(self, name, value):
+            raise AttributeError(name)
+
+        @property
+        def rowcount(self):
+            raise RuntimeError
+
+    cursor = Cursor()
+    dbapi.keep(cursor, "_pbmon_rows", dbapi.WrittenRows(record, lambda error: None))
+    dbapi.end_rows(cursor, exhausted=True)
+    assert cursor._pbmon_rows is None
+    assert record.outcome is not None
+
+
+def test_abandoned_records_can_be_ended_from_any_thread():
+    records = [Recorded(None, f"SELECT {n}", None) for n in range(1000)]
+    dbapi._abandoned.extend((record, 1) for record in records)
+    threads = [threading.Thread(target=dbapi.end_abandoned) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(record.outcome["returned"] == 1 for record in records)
+    assert not dbapi._abandoned

@@ -21,7 +21,7 @@ from psycopg2 import connect as early_connect
 from psycopg2 import sql
 from psycopg2.extras import execute_values as early_execute_values
 
-from pbmon import runtime
+from pbmon import runtime, signals
 from pbmon.hooks.psycopg2 import Psycopg2Hook
 from pbmon.settings import Settings
 from pbmon.telemetry import statements
@@ -159,6 +159,44 @@ def test_an_own_cursor_sees_its_execute(connection, sink):
     assert cursor.calls == ["SELECT 1"]
     assert cursor.fetchone() == (2,)
     assert sink.taken() == [("SELECT 1 + 1", {"returned": 1})]
+
+
+class Strict:
+    """Takes no attributes but its own."""
+
+    def __setattr__(self, name, value):
+        raise AttributeError(name)
+
+
+def test_classes_that_take_no_attributes_work_and_are_measured(hooked, connect, sink):
+    class Connection(Strict, psycopg2.extensions.connection):
+        pass
+
+    class Cursor(Strict, psycopg2.extensions.cursor):
+        pass
+
+    connection = connect(connection_factory=Connection)
+    cursor = connection.cursor(cursor_factory=Cursor)
+    cursor.execute("CREATE TEMPORARY TABLE s (id integer)")
+    insert = "INSERT INTO s VALUES %s"
+    psycopg2.extras.execute_values(cursor, insert, [(1,), (2,), (3,)], page_size=2)
+    named = connection.cursor("named", cursor_factory=Cursor)
+    named.execute(FIVE)
+    assert len(named.fetchall()) == 5
+    named.close()
+    assert {record.database.namespace for record in sink.records} == {"postgres"}
+    assert [end for _, end in sink.taken()] == [{}, {"affected": 3}, {"returned": 5}]
+
+
+def test_a_procedure_without_a_readable_name_fails_as_without_us(cursor, sink, monkeypatch):
+    class Unreadable:
+        def __str__(self):
+            raise ValueError
+
+    monkeypatch.setattr(signals, "reraise", False)
+    for call in (cursor.callproc, partial(cursor.copy_from, io.StringIO())):
+        with pytest.raises(TypeError):
+            call(Unreadable())
 
 
 def test_a_factory_that_is_no_class_is_left_as_it_is(connection, sink):

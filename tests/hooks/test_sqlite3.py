@@ -217,6 +217,30 @@ def test_classes_of_the_application_are_kept(hooked, sink):
     other.close()
 
 
+class Strict:
+    """Takes no attributes but its own."""
+
+    def __setattr__(self, name, value):
+        raise AttributeError(name)
+
+
+def test_classes_that_take_no_attributes_work_and_are_measured(hooked, sink):
+    class Connection(Strict, sqlite3.Connection):
+        pass
+
+    class Cursor(Strict, sqlite3.Cursor):
+        pass
+
+    connection = sqlite3.connect(":memory:", factory=Connection)
+    cursor = connection.cursor(Cursor)
+    assert cursor.execute("SELECT 1").fetchall() == [(1,)]
+    assert list(cursor.execute("SELECT 2")) == [(2,)]
+    cursor.execute(THREE).close()
+    assert {record.database.namespace for record in sink.records} == {":memory:"}
+    assert [end["returned"] for _, end in sink.taken()] == [1, 1, 0]
+    connection.close()
+
+
 def test_shortcuts_call_the_applications_cursor_as_without_us(hooked):
     class Counting(sqlite3.Connection):
         calls = 0
@@ -265,6 +289,14 @@ def test_paths_and_bytes_are_names_too(hooked, sink, tmp_path):
         connection.execute("SELECT 1").fetchone()
         connection.close()
     assert [r.database.namespace for r in sink.records] == ["a.db", "b.db"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text")
+def test_a_file_name_that_is_no_text_can_be_sent(hooked, sink, tmp_path):
+    connection = sqlite3.connect(bytes(tmp_path) + b"/caf\xe9.db")
+    connection.execute("SELECT 1").fetchone()
+    assert sink.records[0].database.namespace == "caf?.db"
+    connection.close()
 
 
 def test_connect_fails_as_without_us(hooked):

@@ -24,6 +24,13 @@ Base: Any = object
 
 StatusCode = Callable[[BaseException], "str | None"]
 
+Known = tuple[Database, "str | None", "int | None"]
+"""What is known of a statement before it runs: where, its text, the size of the batch."""
+
+keep = object.__setattr__
+"""Put an attribute of ours on a connection or cursor, also where the application's class takes
+only its own."""
+
 _BUILT = "_pbmon_measured"
 # The driver's own classes take no attributes; there are few and they live for ever.
 _built_of_drivers: dict[tuple[type, type], type] = {}
@@ -87,13 +94,12 @@ def size(items: Any) -> int | None:
 # --- one statement -----------------------------------------------------------------------------
 
 
-def begin(
-    database: Database, statement: str | None, *, batch_size: int | None = None
-) -> QueryRecord | None:
-    """Ask the sink; None means that nobody wants to know."""
+def begin(known: Callable[..., Known], *given: Any) -> QueryRecord | None:
+    """Ask the sink about known(*given), which may fail; None means that nobody wants to know."""
     try:
         if _abandoned:
             end_abandoned()
+        database, statement, batch_size = known(*given)
         return runtime.active.queries.query(database, statement, batch_size=batch_size)
     except Exception as error:
         signals.failed("query hook", error)
@@ -205,7 +211,8 @@ def _watch_collector() -> None:
 
 
 def end_abandoned() -> None:
-    """End the records whose cursors the collector freed."""
+    """End the records whose cursors the collector freed. For the next statement, in any thread,
+    and for whoever is about to send what was recorded."""
     while True:
         try:
             record, returned = _abandoned.popleft()
@@ -261,11 +268,15 @@ class FetchMethods(Base):
 
 def end_rows(cursor: Any, *, exhausted: bool = False, error: BaseException | None = None) -> None:
     """End the statement that `cursor` is fetching from, if there is one."""
-    rows, cursor._pbmon_rows = cursor._pbmon_rows, None  # noqa: SLF001 - ours
-    if rows is not None:
-        # A write that returns rows (RETURNING) knows its count at the end only.
-        count = cursor.rowcount if exhausted and type(rows) is WrittenRows else -1
-        rows.end(affected=count if count >= 0 else None, error=error)
+    try:
+        rows = cursor._pbmon_rows  # noqa: SLF001 - ours
+        if rows is not None:
+            keep(cursor, "_pbmon_rows", None)
+            # A write that returns rows (RETURNING) knows its count at the end only.
+            count = cursor.rowcount if exhausted and type(rows) is WrittenRows else -1
+            rows.end(affected=count if count >= 0 else None, error=error)
+    except Exception as fault:
+        signals.failed("query hook", fault)
 
 
 class WrittenRows(Rows):

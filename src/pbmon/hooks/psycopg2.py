@@ -14,7 +14,19 @@ from typing import Any
 
 from pbmon import runtime, signals
 from pbmon.hooks import dbapi
-from pbmon.hooks.dbapi import Base, Rows, argument, begin, end_rows, finish, measured, observe, swap
+from pbmon.hooks.dbapi import (
+    Base,
+    Known,
+    Rows,
+    argument,
+    begin,
+    end_rows,
+    finish,
+    keep,
+    measured,
+    observe,
+    swap,
+)
 from pbmon.hooks.patches import Hook, Patch
 from pbmon.runtime import Database, QueryRecord
 
@@ -51,11 +63,40 @@ def _database(cursor: Any) -> Database:
         try:
             info = connection.info
             found = Database(_SYSTEM, info.dbname or None, info.host or None, info.port)
-            connection._pbmon_database = found  # noqa: SLF001 - ours
+            keep(connection, "_pbmon_database", found)
         except Exception:  # closed
             found = Database(_SYSTEM)
-    cursor._pbmon_database = found  # noqa: SLF001 - ours
+    keep(cursor, "_pbmon_database", found)
     return found
+
+
+# Each: what is known of a statement from the arguments of the driver's method.
+
+
+def _known(cursor: Any, query: Any) -> Known:
+    return _database(cursor), _text(query, cursor), None
+
+
+def _known_of_many(cursor: Any, query: Any, items: Any) -> Known:
+    return _database(cursor), _text(query, cursor), dbapi.size(items)
+
+
+def _known_of_call(cursor: Any, name: Any, parameters: Any) -> Known:
+    places = ", ".join(["%s"] * _length(parameters))
+    text = f"SELECT * FROM {name}({places})"  # noqa: S608 - for the record, not to be run
+    return _database(cursor), text, None
+
+
+def _known_of_copy(cursor: Any, table: Any, where: str) -> Known:
+    quoted = '"' + str(table).replace('"', '""') + '"'  # as the driver does
+    return _database(cursor), f"COPY {quoted} {where}", None
+
+
+def _length(items: Any) -> int:
+    try:
+        return len(items or ())
+    except Exception:
+        return 0  # the driver will say what is wrong with it
 
 
 def _by_upstream() -> bool:
@@ -89,37 +130,37 @@ class CursorMethods(Base):
             with signals.guard("psycopg2 hook"):
                 self._pbmon_batch.count(self)
             return result
-        record = begin(_database(self), _text(argument(0, "query", args, kwargs), self))
+        record = begin(_known, self, argument(0, "query", args, kwargs))
         return observe(record, super().execute, args, kwargs, _status_code, self._pbmon_settle)
 
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
-        record = begin(
-            _database(self),
-            _text(argument(0, "query", args, kwargs), self),
-            batch_size=dbapi.size(argument(1, "vars_list", args, kwargs)),
-        )
+        query, items = argument(0, "query", args, kwargs), argument(1, "vars_list", args, kwargs)
+        record = begin(_known_of_many, self, query, items)
         return observe(record, super().executemany, args, kwargs, _status_code, self._pbmon_settle)
 
     def callproc(self, *args: Any, **kwargs: Any) -> Any:
-        places = ", ".join(["%s"] * _length(argument(1, "parameters", args, kwargs)))
         name = argument(0, "procname", args, kwargs)
-        text = f"SELECT * FROM {name}({places})"  # noqa: S608 - for the record, not to be run
-        record = begin(_database(self), text)
+        record = begin(_known_of_call, self, name, argument(1, "parameters", args, kwargs))
         return observe(record, super().callproc, args, kwargs, _status_code, self._pbmon_settle)
 
     def copy_from(self, *args: Any, **kwargs: Any) -> Any:
-        record = begin(_database(self), f"COPY {_quoted(args, kwargs)} FROM STDIN")
+        table = argument(1, "table", args, kwargs)
+        record = begin(_known_of_copy, self, table, "FROM STDIN")
         return observe(record, super().copy_from, args, kwargs, _status_code, self._pbmon_copied_in)
 
     def copy_to(self, *args: Any, **kwargs: Any) -> Any:
-        record = begin(_database(self), f"COPY {_quoted(args, kwargs)} TO STDOUT")
+        table = argument(1, "table", args, kwargs)
+        record = begin(_known_of_copy, self, table, "TO STDOUT")
         return observe(record, super().copy_to, args, kwargs, _status_code, self._pbmon_copied_out)
 
     def copy_expert(self, *args: Any, **kwargs: Any) -> Any:
-        text = _text(argument(0, "sql", args, kwargs), self)
-        out = _COPY_OUT.search(text or "") is not None
-        after = self._pbmon_copied_out if out else self._pbmon_copied_in
-        record = begin(_database(self), text)
+        query = argument(0, "sql", args, kwargs)
+
+        def after(record: QueryRecord, result: Any) -> None:
+            out = _COPY_OUT.search(_text(query, self) or "") is not None
+            (self._pbmon_copied_out if out else self._pbmon_copied_in)(record, result)
+
+        record = begin(_known, self, query)
         return observe(record, super().copy_expert, args, kwargs, _status_code, after)
 
     def _pbmon_settle(self, record: QueryRecord, result: Any) -> None:
@@ -139,18 +180,6 @@ class CursorMethods(Base):
 
     def _pbmon_copied_out(self, record: QueryRecord, result: Any) -> None:
         finish(record, returned=self.rowcount if self.rowcount >= 0 else None)
-
-
-def _length(items: Any) -> int:
-    try:
-        return len(items or ())
-    except Exception:
-        return 0  # the driver will say what is wrong with it
-
-
-def _quoted(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """The table of copy_from and copy_to as the driver quotes it."""
-    return '"' + str(argument(1, "table", args, kwargs)).replace('"', '""') + '"'
 
 
 class NamedCursorMethods(dbapi.FetchMethods, CursorMethods):
@@ -174,7 +203,7 @@ class NamedCursorMethods(dbapi.FetchMethods, CursorMethods):
         if _by_upstream():  # its span ends with the call
             finish(record)
         else:
-            self._pbmon_rows = Rows(record, _status_code)
+            keep(self, "_pbmon_rows", Rows(record, _status_code))
 
 
 class ConnectionMethods(Base):
@@ -247,10 +276,10 @@ def _execute_batch(original: Callable[..., Any]) -> Callable[..., Any]:
 def _batched(original: Callable[..., Any], *, counted: bool) -> Callable[..., Any]:
     @wraps(original)
     def execute(cur: Any, sql: Any, argslist: Any, *args: Any, **kwargs: Any) -> Any:
-        record = _begin_batch(cur, sql, argslist)
+        batch = _Batch(counted=counted)
+        record = _begin_batch(batch, cur, sql, argslist)
         if record is None:
             return original(cur, sql, argslist, *args, **kwargs)
-        batch = cur._pbmon_batch = _Batch(counted=counted)  # noqa: SLF001 - ours
 
         def after(record: QueryRecord, result: Any) -> None:
             rows = len(result) if isinstance(result, list) else None
@@ -260,16 +289,23 @@ def _batched(original: Callable[..., Any], *, counted: bool) -> Callable[..., An
         try:
             return observe(record, original, given, kwargs, _status_code, after)
         finally:
-            cur._pbmon_batch = None  # noqa: SLF001 - ours
+            keep(cur, "_pbmon_batch", None)
 
     return execute
 
 
-def _begin_batch(cursor: Any, sql: Any, argslist: Any) -> QueryRecord | None:
+def _begin_batch(batch: _Batch, cursor: Any, sql: Any, argslist: Any) -> QueryRecord | None:
     """None where each page is to be a statement of its own, or nothing is wanted."""
-    if not isinstance(cursor, CursorMethods) or cursor._pbmon_batch or _by_upstream():  # noqa: SLF001 - ours
+    try:
+        if not isinstance(cursor, CursorMethods) or cursor._pbmon_batch or _by_upstream():  # noqa: SLF001 - ours
+            return None
+        record = begin(_known_of_many, cursor, sql, argslist)
+        if record is not None:
+            keep(cursor, "_pbmon_batch", batch)
+    except Exception as error:
+        signals.failed("psycopg2 hook", error)
         return None
-    return begin(_database(cursor), _text(sql, cursor), batch_size=dbapi.size(argslist))
+    return record
 
 
 class Psycopg2Hook(Hook):

@@ -25,6 +25,7 @@ from pbmon.hooks.dbapi import (
     begin,
     end_rows,
     finish,
+    keep,
     measured,
     observe,
     swap,
@@ -51,35 +52,38 @@ def _namespace(database: Any) -> str | None:
         if parse_qs(url.query).get("mode") == ["memory"]:
             return _MEMORY
         name = unquote(url.path)
+    # Bytes that are no text can't be sent.
+    name = name.encode("utf-8", "replace").decode()
     return name if name == _MEMORY else Path(name).name or None
 
 
-def _text(statement: Any) -> str | None:
-    return statement if isinstance(statement, str) else None
+def _known(cursor: Any, args: tuple[Any, ...]) -> dbapi.Known:
+    text = args[0] if args and isinstance(args[0], str) else None
+    return getattr(cursor.connection, "_pbmon_database", _UNKNOWN), text, None
 
 
-def _database(cursor: Any) -> Database:
-    return getattr(cursor.connection, "_pbmon_database", _UNKNOWN)
+def _known_of_many(cursor: Any, args: tuple[Any, ...]) -> dbapi.Known:
+    database, text, _ = _known(cursor, args)
+    return database, text, dbapi.size(args[1]) if len(args) > 1 else None
 
 
 class CursorMethods(dbapi.FetchMethods):
     def execute(self, *args: Any, **kwargs: Any) -> Any:
         if self._pbmon_rows is not None:
             end_rows(self)
-        record = begin(_database(self), _text(args[0] if args else None))
+        record = begin(_known, self, args)
         return observe(record, super().execute, args, kwargs, _status_code, self._pbmon_settle)
 
     def executemany(self, *args: Any, **kwargs: Any) -> Any:
         if self._pbmon_rows is not None:
             end_rows(self)
-        many = dbapi.size(args[1]) if len(args) > 1 else None
-        record = begin(_database(self), _text(args[0] if args else None), batch_size=many)
+        record = begin(_known_of_many, self, args)
         return observe(record, super().executemany, args, kwargs, _status_code, self._pbmon_settle)
 
     def executescript(self, *args: Any, **kwargs: Any) -> Any:
         if self._pbmon_rows is not None:
             end_rows(self)
-        record = begin(_database(self), _text(args[0] if args else None))
+        record = begin(_known, self, args)
         return observe(record, super().executescript, args, kwargs, _status_code, _finish_script)
 
     def _pbmon_settle(self, record: QueryRecord, result: Any) -> None:
@@ -88,7 +92,8 @@ class CursorMethods(dbapi.FetchMethods):
             finish(record, affected=count if count >= 0 else None)
         else:
             # A SELECT's row count is -1; a write with RETURNING has one.
-            self._pbmon_rows = (Rows if count < 0 else WrittenRows)(record, _status_code)
+            rows = (Rows if count < 0 else WrittenRows)(record, _status_code)
+            keep(self, "_pbmon_rows", rows)
 
 
 def _finish_script(record: QueryRecord, _result: Any) -> None:
@@ -102,9 +107,9 @@ class ConnectionMethods(Base):
         try:
             # Before the driver's: a factory's own __init__ may execute statements.
             name = _namespace(argument(0, "database", args, kwargs))
-            self._pbmon_database = Database(_SYSTEM, name)
-        except Exception:  # not a path: the driver will say so
-            self._pbmon_database = _UNKNOWN
+            keep(self, "_pbmon_database", Database(_SYSTEM, name))
+        except Exception:  # noqa: S110 - not a path: the driver will say so
+            pass
         super().__init__(*args, **kwargs)
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
