@@ -306,3 +306,31 @@ def test_the_start_line_says_the_name_that_the_resource_has():
         OTEL_RESOURCE_ATTRIBUTES="service.name=till",
     )
     assert "runs as till, engine sdk" in done.stderr
+
+
+def test_a_flush_counts_statements_whose_cursors_are_gone():
+    done = python(
+        """
+        import gc, sqlite3
+        import pbmon
+        from opentelemetry import metrics, trace
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+        seen = InMemorySpanExporter()
+        pbmon.configure()
+        trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(seen))
+        connection = sqlite3.connect(":memory:")
+        def abandon():
+            cursor = connection.execute("SELECT 1 UNION SELECT 2")
+            cursor.fetchone()
+            cycle = [cursor]
+            cycle.append(cycle)
+        abandon()
+        gc.collect()
+        print(len(seen.get_finished_spans()))
+        pbmon.flush()
+        print(len(seen.get_finished_spans()))
+        """
+    )
+    assert done.stdout.split() == ["0", "1"]

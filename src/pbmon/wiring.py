@@ -20,6 +20,7 @@ from pbmon.business.features import FeatureUsage
 from pbmon.business.growth import ActiveUsers
 from pbmon.business.refusals import Refusals
 from pbmon.business.revenue import ProcessTotals
+from pbmon.hooks import dbapi
 from pbmon.runtime import active
 from pbmon.store.users import UsersTable
 from pbmon.telemetry import providers
@@ -70,7 +71,7 @@ def configure(**values: Any) -> None:
 def _start(resolved: settings.Settings) -> None:
     active.settings = resolved
     active.configured = True  # whatever fails below: a second call must not build a second set
-    _parts["providers"] = built = Providers(resolved)
+    _parts["providers"] = Providers(resolved)
     scope = ("pbmon", catalog.VERSION)
     parts = install_sinks(
         resolved,
@@ -80,7 +81,7 @@ def _start(resolved: settings.Settings) -> None:
     )
     _parts.update(parts)
     active.store = _users(resolved)
-    active.flush = built.flush
+    active.flush = flush
     activate_hooks()
     atexit.register(shutdown, EXIT_TIMEOUT_S)
     _log.info("%s", describe())
@@ -196,7 +197,8 @@ def describe() -> str:
 
 def flush(timeout_s: float = 5.0) -> bool:
     """Send what is waiting now. True if all of it was handed over within timeout_s seconds."""
-    return active.flush(timeout_s)
+    built = _providers()
+    return built.flush(timeout_s) if built is not None else True
 
 
 def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
@@ -204,9 +206,16 @@ def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
 
     Called by itself at exit. True if all of it was handed over.
     """
-    with _lock:
-        built = _parts.get("providers")
+    built = _providers()
     return built.shutdown(timeout_s) if built is not None else True
+
+
+def _providers() -> Providers | None:
+    """What there is to flush, once statements whose cursors are gone have been counted."""
+    with signals.guard("ending abandoned statements"):
+        dbapi.end_abandoned()
+    built: Providers | None = _parts.get("providers")
+    return built
 
 
 def websocket_connections() -> int:
