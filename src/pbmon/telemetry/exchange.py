@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextvars import Token
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -99,9 +100,7 @@ class Exchange:
             elif self._error is not None and not isinstance(self._error, GONE):
                 self._log_late()
         finally:
-            # A coroutine that the garbage collector closes is in another context by then.
-            if self._token is not None and not isinstance(self._error, GeneratorExit):
-                detach(self._token)
+            leave(self._token, self._error)
             self._error = None  # its traceback holds the frames of the whole request
 
     def _finish(self) -> None:
@@ -233,6 +232,13 @@ class Exchange:
             error=privacy.error_type(error) if error is not None else None,
             frames=privacy.frames(error.__traceback__ if error is not None else None, 3),
         )
+
+
+def leave(token: Token[Context] | None, error: BaseException | None) -> None:
+    """Take the record's span out of the current context, if the record put it there."""
+    # A coroutine that the garbage collector closes is in another context by then.
+    if token is not None and not isinstance(error, GeneratorExit):
+        detach(token)
 
 
 def record_error(span: Span, error: BaseException | None) -> None:

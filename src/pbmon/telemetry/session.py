@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.context import attach, detach
+from opentelemetry.context import attach
 from opentelemetry.trace import Span
 
 from pbmon import catalog, privacy, signals
 from pbmon.runtime import Scope
-from pbmon.telemetry.exchange import GONE, record_error
+from pbmon.telemetry.exchange import GONE, leave, record_error
 
 if TYPE_CHECKING:
     from pbmon.telemetry.requests import Requests
@@ -61,8 +61,7 @@ class Session:
         try:
             self._finish()
         finally:
-            if self._token is not None and not isinstance(self._error, GeneratorExit):
-                detach(self._token)
+            leave(self._token, self._error)
             self._error = None
 
     def _finish(self) -> None:
