@@ -170,6 +170,11 @@ class Settings:
     client_address: bool = _setting(
         False, parsing.flag, "Put the client's IP address on server spans (it is personal data)."
     )
+    signals: bool = _setting(
+        True,
+        parsing.flag,
+        "Flush on SIGTERM and SIGINT where nobody else handles them; the process ends as without.",
+    )
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
 
     def hook_mode(self, library: str) -> Mode:
