@@ -15,7 +15,7 @@ LOCK := $(VENV)/bin/uv pip compile --universal --python-version 3.10 --generate-
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --quiet \
 	$(if $(UPGRADE),--upgrade)
 
-.PHONY: help demo test stack lint types layers format bench secrets lock dashboards docs clean
+.PHONY: help demo test stack lint types layers format bench faults secrets lock dashboards docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ format: $(VENV)/.test ## rewrite the sources as ruff wants them
 
 bench: $(VENV)/.test $(VENV)/.pbmon ## what a request costs, beside upstream's instrumentation
 	@$(PY) -m benchmarks.http_cost $(ARGS)
+
+faults: $(VENV)/.test $(VENV)/.pbmon ## what is lost when the receiver, the server or the clock fails
+	@$(PY) -m tests.faults --write docs/reliability.md $(ARGS)
 
 dashboards: $(VENV)/.test $(VENV)/.pbmon ## write grafana/dashboards/*.json
 	@$(PY) -m grafana.build $(ARGS)

@@ -1,0 +1,86 @@
+"""Run the fault laboratory: python -m tests.faults [--only NAME] [--stack both] [--scale full].
+
+Prints one line an experiment; --write puts the figures between the markers of a page. Exit
+status 1 if pbmon missed a bar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from pathlib import Path
+
+from tests.faults.experiments import EXPERIMENTS, Result, Scale, run
+
+BEGIN = "<!-- figures: python -m tests.faults --write docs/reliability.md -->"
+END = "<!-- end of figures -->"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="tests.faults", description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", default="", help="experiments whose name contains this")
+    parser.add_argument("--stack", choices=("pbmon", "upstream", "both"), default="both")
+    parser.add_argument("--scale", choices=("full", "reduced"), default="full")
+    parser.add_argument("--at-once", type=int, default=2, help="experiments side by side")
+    parser.add_argument("--write", type=Path, help="page that holds the figures")
+    arguments = parser.parse_args()
+    stacks = ["upstream", "pbmon"] if arguments.stack == "both" else [arguments.stack]
+    names = [name for name in EXPERIMENTS if arguments.only in name]
+    scale = Scale(arguments.scale)
+    start_s = time.monotonic()
+    results: list[Result] = []
+    # Each in an interpreter of its own: sink and load of one don't slow those of the other.
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(arguments.at_once, maxtasksperchild=1) as pool:
+        tasks = [pool.apply_async(run, (name, stack, scale)) for name in names for stack in stacks]
+        for task in tasks:
+            results.append(task.get())
+            print(_line(results[-1]), flush=True)
+    print(f"{len(results)} experiments in {time.monotonic() - start_s:.0f} s")
+    if arguments.write:
+        _write(arguments.write, _table(results, names, stacks))
+    return any(result.missed for result in results if result.stack == "pbmon")
+
+
+def _line(result: Result) -> str:
+    figures = ", ".join(f"{name} {value}" for name, value in result.figures.items())
+    missed = f"  MISSED: {'; '.join(result.missed)}" if result.missed else ""
+    return f"{result.name:<32} {result.stack:<8} {_losses(result):<20} {figures}{missed}"
+
+
+def _losses(result: Result) -> str:
+    return " / ".join(_short(value) for value in (result.spans, result.logs, result.counters))
+
+
+def _short(value: float) -> str:
+    """Per cent: a loss, however small, never reads as 0."""
+    return f"{value:.2g}" if 0 < value < 10 else f"{value:.0f}"
+
+
+def _table(results: list[Result], names: list[str], stacks: list[str]) -> str:
+    by_key = {(result.name, result.stack): result for result in results}
+    lines = [
+        f"| fault | {' | '.join(stacks)} | pbmon, more |",
+        "|---|" + "---|" * (len(stacks) + 1),
+    ]
+    for name in names:
+        cells = [_losses(by_key[name, stack]) for stack in stacks]
+        ours = by_key.get((name, "pbmon"))
+        more = "" if ours is None else "; ".join(f"{k} {v}" for k, v in ours.figures.items())
+        lines.append(f"| {name} | {' | '.join(cells)} | {more} |")
+    return "\n".join(lines)
+
+
+def _write(page: Path, table: str) -> None:
+    text = page.read_text(encoding="utf-8")
+    head, begin, rest = text.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        sys.exit(f"{page} has no {BEGIN} … {END}")
+    page.write_text(f"{head}{begin}\n\n{table}\n\n{end}{tail}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""Each way a telemetry path can be broken, and what was lost by it.
+
+experiment(stack, scale) -> Result. Ground truth is what the load generator saw answered, what the
+application wrote to a file and what the sink acknowledged; nothing is asked of the stack itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from tests.faults import sink
+from tests.faults.lab import Lab
+from tests.faults.sink import Mode
+
+MEMORY_BYTES = 5 * 2**20
+EXIT_S = 1.0
+EXIT_HANGING_S = 5.0
+KILLED_RECORDS_S = 0.25
+KILLED_COUNTS_S = 1.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """full: the figures of docs/reliability.md; reduced: seconds, for the tests."""
+
+    name: str
+
+    def pick(self, full: float, reduced: float) -> float:
+        return full if self.name == "full" else reduced
+
+    @property
+    def rate(self) -> float:
+        """Requests per second. The reduced forms are short: what fills a queue comes faster."""
+        return self.pick(100.0, 400.0)
+
+    @property
+    def patience_s(self) -> float:
+        """How long nothing may come before the rest counts as lost."""
+        return self.pick(15.0, 4.0)
+
+
+FULL = Scale("full")
+REDUCED = Scale("reduced")
+
+
+@dataclass
+class Result:
+    """done: requests answered. Losses in per cent; missed: the bars that were not met."""
+
+    name: str
+    stack: str
+    done: int
+    spans: float = 0.0
+    logs: float = 0.0
+    counters: float = 0.0
+    figures: dict[str, str] = field(default_factory=dict)
+    missed: list[str] = field(default_factory=list)
+
+    def require(self, met: bool, bar: str) -> None:
+        if not met:
+            self.missed.append(bar)
+
+
+Experiment = Callable[[str, Scale], Result]
+EXPERIMENTS: dict[str, Experiment] = {}
+
+
+def _measure(name: str, lab: Lab) -> Result:
+    """The losses so far, and what no experiment may show."""
+    done, counted = len(lab.sent.answered), len(lab.truth())
+    accepted = lab.accepted
+    result = Result(
+        name,
+        lab.stack,
+        done,
+        spans=_per_cent(lab.missing_spans(), 2 * done),
+        logs=_per_cent(lab.missing_logs(), done),
+        counters=_per_cent(lab.missing_counts(), counted + done),
+    )
+    result.require(done > 0, "nothing was answered")
+    twice = lab.counted_twice()
+    if twice:
+        result.figures["counted twice"] = f"{twice:.0f}"
+    result.require(not twice, "no counter twice")
+    result.require(not accepted.decreases, f"no counter backwards ({accepted.decreases})")
+    result.require(not accepted.negative_durations, "no negative duration")
+    result.require(not lab.sink.undecodable, "every export can be decoded")
+    duplicates = accepted.duplicate_spans + accepted.duplicate_logs
+    if duplicates:
+        result.figures["duplicates"] = str(duplicates)
+    return result
+
+
+def _require_nothing_lost(result: Result) -> None:
+    for what in ("spans", "logs", "counters"):
+        lost = getattr(result, what)
+        result.require(lost == 0.0, f"0 {what} lost ({lost:.2f} %)")
+
+
+def _per_cent(part: float, whole: float) -> float:
+    return 100.0 * part / whole if whole else 0.0
+
+
+def _keep_books(result: Result, lab: Lab, *, is_exact: bool = True) -> None:
+    """accepted = delivered + waiting + dropped, in the stack's own figures as they arrived.
+
+    is_exact: nothing was killed, so that nothing settled may still be on its way. The metrics
+    that carry the books are always on their way, and therefore left out.
+    """
+    keys = ("pbmon.signal", "pbmon.outcome")
+
+    def sums():
+        with lab.sink.lock:
+            return lab.accepted.by_attribute("pbmon.spool.records", *keys)
+
+    def waiting(signal: str) -> float:
+        of = {outcome: value for (name, outcome), value in sums().items() if name == signal}
+        return of.get("accepted", 0) - of.get("delivered", 0) - of.get("dropped", 0)
+
+    if not sums():
+        result.figures["books"] = "no books"
+        return
+    signals = ("traces", "logs")
+    with contextlib.suppress(AssertionError):
+        lab.wait(lambda: not any(map(waiting, signals)), "balanced books")
+    left = {signal: waiting(signal) for signal in signals}
+    is_balanced = not any(left.values())
+    result.figures["books"] = (
+        "balanced" if is_balanced else ", ".join(f"{s} off by {n:.0f}" for s, n in left.items())
+    )
+    if is_exact:
+        result.require(is_balanced, f"books: {result.figures['books']}")
+
+
+def _outage(name: str, mode: Callable[[], Mode], full_s: float, stack: str, scale: Scale) -> Result:
+    with Lab(stack) as lab:
+        lab.rate = scale.rate
+        app = lab.start()
+        calm = lab.load(app, scale.pick(8.0, 0.5))
+        before = app.memory()
+        lab.sink.become(mode())
+        storm = lab.load(app, scale.pick(full_s, 3.0))
+        during = app.memory()
+        lab.sink.become(sink.ok())
+        took_s = lab.settle(app, scale.patience_s)
+        after = app.memory()
+        result = _measure(name, lab)
+        _keep_books(result, lab)
+    grown = max(during, after) - before
+    result.figures["memory"] = f"{grown / 2**20:+.1f} MB"
+    result.figures["p50"] = f"{calm.p50_s * 1000:.2f} → {storm.p50_s * 1000:.2f} ms"
+    result.figures["recovered in"] = f"{took_s:.1f} s"
+    _require_nothing_lost(result)
+    if scale is FULL:  # the reduced forms load faster than they warm up
+        result.require(grown <= MEMORY_BYTES, f"memory +5 MB ({result.figures['memory']})")
+    return result
+
+
+for _name, _mode, _full_s in (
+    ("sink refused", sink.refused, 60.0),
+    ("sink hangs", sink.hanging, 30.0),
+    ("sink answers after 2 s", partial(sink.slow, 2.0), 20.0),
+    ("500", partial(sink.status, 500), 20.0),
+    ("401", partial(sink.status, 401), 20.0),
+    ("503, Retry-After", partial(sink.status, 503, retry_after_s=1), 20.0),
+    ("301", sink.redirect, 20.0),
+    ("garbage 200", sink.garbage, 20.0),
+    ("partial success", sink.partial, 20.0),
+):
+    EXPERIMENTS[_name] = partial(_outage, _name, _mode, _full_s)
+
+
+def _terminated(
+    name: str, server: str, is_hanging: bool, count: int, stack: str, scale: Scale
+) -> Result:
+    with Lab(stack, server) as lab:
+        # Short of what stock OpenTelemetry sends by itself: the end of the process decides.
+        lab.rate = 100.0
+        app = lab.start(FAULTS_COUNT=str(count))
+        lab.load(app, scale.pick(4.0, 1.0))
+        if is_hanging:
+            lab.sink.become(sink.hanging())
+        under_way = lab.loading(app, 60.0)
+        lab.wait(lambda: len(under_way.load.answered) >= lab.rate / 2, "load under way")
+        exit_s = app.terminate()
+        lab.ended(under_way.stop())
+        if is_hanging:
+            lab.sink.become(sink.ok())
+            lab.settle(lab.start(), scale.patience_s)
+        result = _measure(name, lab)
+    result.figures["exit"] = f"{exit_s:.2f} s"
+    _require_nothing_lost(result)
+    limit_s = EXIT_HANGING_S if is_hanging else EXIT_S
+    result.require(exit_s <= limit_s, f"exit within {limit_s:g} s ({exit_s:.2f} s)")
+    return result
+
+
+for _server, _count in (
+    ("uvicorn", 0),
+    ("uvicorn, 2 workers", 0),
+    ("gunicorn", 0),
+    ("gunicorn --preload", 100),
+    ("granian", 0),
+    ("hypercorn", 0),
+):
+    for _is_hanging in (False, True):
+        _name = f"SIGTERM, {_server}" + (", sink hangs" if _is_hanging else "")
+        EXPERIMENTS[_name] = partial(_terminated, _name, _server, _is_hanging, _count)
+
+
+def _killed(name: str, is_outage: bool, stack: str, scale: Scale) -> Result:
+    with Lab(stack) as lab:
+        lab.rate = scale.pick(100.0, 200.0)
+        app = lab.start()
+        lab.load(app, scale.pick(8.0, 1.0))
+        if is_outage:
+            lab.sink.become(sink.refused())
+        under_way = lab.loading(app, 60.0)
+        enough = lab.rate * scale.pick(20.0 if is_outage else 4.0, 1.0)
+        lab.wait(lambda: len(under_way.load.answered) >= enough, "load under way", 60.0)
+        app.kill()
+        killed = lab.ended(under_way.stop())
+        lab.sink.become(sink.ok())
+        app = lab.start()
+        lab.load(app, 0.5)
+        lab.settle(app, scale.patience_s)
+        result = _measure(name, lab)
+        _keep_books(result, lab, is_exact=False)
+        spans, logs, counts = lab.missing_spans(), lab.missing_logs(), lab.missing_counts()
+    rate = killed.rate
+    records_s = max(spans / 2, logs) / rate
+    counts_s = counts / 2 / rate
+    result.figures["lost"] = f"{records_s:.2f} s of records, {counts_s:.2f} s of counts"
+    result.require(records_s <= KILLED_RECORDS_S, f"≤ {KILLED_RECORDS_S} s of spans and logs")
+    result.require(counts_s <= KILLED_COUNTS_S, f"≤ {KILLED_COUNTS_S} s of counters")
+    return result
+
+
+EXPERIMENTS["SIGKILL"] = partial(_killed, "SIGKILL", False)
+EXPERIMENTS["outage, SIGKILL"] = partial(_killed, "outage, SIGKILL", True)
+
+
+def run(name: str, stack: str, scale: Scale) -> Result:
+    """One experiment by its name."""
+    return EXPERIMENTS[name](stack, scale)

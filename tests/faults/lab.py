@@ -1,0 +1,247 @@
+"""One experiment's sink, application and books: start, load, break, restart, settle, compare."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.faults import load
+from tests.faults.load import Generator, Load
+from tests.faults.sink import Accepted, Sink
+from tests.stack.process import HOST, clean_environment, free_ports, wait_until
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+ROOT = Path(__file__).parents[2]
+APP = "tests.faults.app:app"
+START_S = 60.0
+STOP_S = 60.0
+EXCLUDED = "/ready,/flush,/memory"
+
+
+def _uvicorn(port: int) -> list[str]:
+    quiet = ["--log-level", "critical", "--no-access-log"]
+    return ["uvicorn", APP, "--host", HOST, "--port", str(port), *quiet]
+
+
+def _gunicorn(port: int) -> list[str]:
+    return ["gunicorn", "-k", "asgi", "-w", "2", "-b", f"{HOST}:{port}", "--no-control-socket", APP]
+
+
+SERVERS: dict[str, Callable[[int], list[str]]] = {
+    "uvicorn": _uvicorn,
+    "uvicorn, 2 workers": lambda port: [*_uvicorn(port), "--workers", "2"],
+    "uvicorn, h11": lambda port: [*_uvicorn(port), "--http", "h11"],
+    "gunicorn": _gunicorn,
+    "gunicorn --preload": lambda port: [*_gunicorn(port), "--preload"],
+    "granian": lambda port: [
+        "granian", "--interface", "asgi", "--host", HOST, "--port", str(port),
+        "--log-level", "critical", APP,
+    ],
+    "hypercorn": lambda port: ["hypercorn", "-b", f"{HOST}:{port}", "--log-level", "critical", APP],
+}  # fmt: skip
+
+
+class App:
+    """A running application. Its process is stopped by its own handle."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self._log = log
+
+    def get(self, path: str) -> str:
+        return load.get(self.port, path)
+
+    def memory(self) -> int:
+        """Anonymous bytes."""
+        return int(self.get("/memory"))
+
+    def terminate(self) -> float:
+        """SIGTERM, as a deploy sends it; seconds to the exit."""
+        start_s = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        return time.monotonic() - start_s
+
+    def kill(self) -> None:
+        """SIGKILL to the process and what it started."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def is_ready(self) -> bool:
+        assert self.process.poll() is None, self.log()
+        try:
+            return self.get("/ready") == "ready"
+        except (OSError, http.client.HTTPException):
+            return False
+
+
+class Lab:
+    """A sink, a state directory that outlives restarts, and everything that was sent.
+
+    stack: pbmon, upstream or none.
+    """
+
+    def __init__(self, stack: str, server: str = "uvicorn") -> None:
+        self.stack = stack
+        self.server = server
+        self.sink = Sink()
+        self.home = Path(tempfile.mkdtemp(prefix="faults-"))
+        self.sent = Load()
+        self.rate = 100.0
+        self._truth = self.home / "truth"
+        self._apps: list[App] = []
+        self._next = 0
+
+    def __enter__(self) -> Self:
+        self.sink.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for app in self._apps:
+            app.kill()
+        self.sink.__exit__()
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def environment(self) -> dict[str, str]:
+        """Nothing of the caller's but what a program needs to run."""
+        environment = clean_environment()
+        scripts = Path(sys.executable).parent  # the launcher looks its command up in the PATH
+        environment |= {
+            "PATH": f"{scripts}{os.pathsep}{environment['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "FAULTS_STACK": self.stack,
+            "FAULTS_TRUTH": str(self._truth),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.sink.url,
+            "OTEL_SERVICE_NAME": "faults",
+            "OTEL_SEMCONV_STABILITY_OPT_IN": "http",
+            "OTEL_PYTHON_ASGI_EXCLUDED_URLS": EXCLUDED,
+        }
+        if self.stack == "pbmon":
+            environment |= {"PBMON_LOGS": "true", "PBMON_STATE_DIR": str(self.home / "state")}
+        return environment
+
+    def spawn(self, command: list[str], **variables: str) -> subprocess.Popen[bytes]:
+        """Run a program under the stack; its own process group, its output in `log`."""
+        launcher = ["opentelemetry-instrument"] if self.stack == "pbmon" else []
+        environment = self.environment() | variables
+        # Popen looks a program up in the caller's PATH, not in that of the child.
+        found = shutil.which((launcher + command)[0], path=environment["PATH"])
+        assert found is not None, command
+        with open(self.home / "log", "ab") as log:
+            return subprocess.Popen(
+                [found, *(launcher + command)[1:]],
+                cwd=self.home,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def start(self, **variables: str) -> App:
+        """The application under its server, ready to answer; also again after its end."""
+        (port,) = free_ports(1)
+        process = self.spawn(SERVERS[self.server](port), **variables)
+        app = App(process, port, self.home / "log")
+        self._apps.append(app)
+        wait_until(app.is_ready, f"{self.server}\n{app.log()}", START_S)
+        return app
+
+    def load(self, app: App, seconds: float, rate: float | None = None) -> Load:
+        """Numbered requests; as many as belong to the time, however long they take."""
+        return self.ended(self.loading(app, seconds, rate).wait())
+
+    def loading(self, app: App, seconds: float, rate: float | None = None) -> Generator:
+        """The same, under way; hand what it comes to to `ended`."""
+        rate = rate or self.rate
+        count = round(seconds * rate)
+        first, self._next = self._next, self._next + count
+        return Generator(app.port, first, count, rate).start()
+
+    def ended(self, one: Load) -> Load:
+        self.sent += one
+        return one
+
+    def truth(self) -> list[int]:
+        """Numbers of the requests that were counted."""
+        return [int(line) for line in self._truth.read_text().split()]
+
+    @property
+    def accepted(self) -> Accepted:
+        return self.sink.accepted
+
+    def missing_spans(self) -> int:
+        wanted = {(n, kind) for n in self.sent.answered for kind in ("server", "child")}
+        with self.sink.lock:
+            return len(wanted - self.accepted.spans)
+
+    def missing_logs(self) -> int:
+        with self.sink.lock:
+            return len(self.sent.answered - self.accepted.logs)
+
+    def missing_counts(self) -> float:
+        """Of the application's counter and of the requests' histogram, together."""
+        return max(0.0, len(self.truth()) - self.counted()) + max(
+            0.0, len(self.sent.answered) - self.total("http.server.request.duration")
+        )
+
+    def counted(self) -> float:
+        return self.total("test.work")
+
+    def counted_twice(self) -> float:
+        """Counts beyond every request that may have been counted."""
+        before_fork = sum(n < 0 for n in self.truth())
+        return max(0.0, self.counted() - len(self.sent.sent) - before_fork)
+
+    def total(self, name: str, **attributes: str) -> float:
+        with self.sink.lock:
+            return self.accepted.total(name, **attributes)
+
+    @staticmethod
+    def wait(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+        wait_until(condition, what, timeout_s)
+
+    def settle(self, app: App, patience_s: float) -> float:
+        """Wait for what is under way: until nothing is missing, or nothing came for patience_s.
+
+        Spans and logs come by themselves; for the metrics, whose interval may be a minute, the
+        application is asked to flush. Returns the seconds until the last span or log came.
+        """
+        start_s = time.monotonic()
+        self._wait(lambda: self.missing_spans() + self.missing_logs(), patience_s)
+        took_s = time.monotonic() - start_s
+        if self.missing_counts():
+            app.get("/flush")
+        self._wait(self.missing_counts, min(patience_s, 5.0))
+        return took_s
+
+    @staticmethod
+    def _wait(missing: Callable[[], float], patience_s: float) -> None:
+        least = missing()
+        progress_s = time.monotonic()
+        while least and time.monotonic() - progress_s < patience_s:
+            time.sleep(0.05)
+            if (now := missing()) < least:
+                least, progress_s = now, time.monotonic()
