@@ -24,6 +24,7 @@ PROMETHEUS_NAMES = {
     "pbmon.http.server.slow_requests": "pbmon_http_server_slow_requests_total",
     "pbmon.http.server.aborted_requests": "pbmon_http_server_aborted_requests_total",
     "pbmon.websocket.connections": "pbmon_websocket_connections",
+    "pbmon.event_loop.lag": "pbmon_event_loop_lag_seconds",
     "db.client.operation.duration": "db_client_operation_duration_seconds",
     "pbmon.db.slow_queries": "pbmon_db_slow_queries_total",
     "pbmon.db.errors": "pbmon_db_errors_total",

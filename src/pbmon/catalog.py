@@ -314,6 +314,14 @@ WEBSOCKET_CONNECTIONS = Metric(
     "WebSockets that are open now.",
     (ROUTE,),
 )
+EVENT_LOOP_LAG = Metric(
+    "pbmon.event_loop.lag",
+    "histogram",
+    "s",
+    "How late a timer of an event loop that serves requests came, looked at every 0.5 s.",
+    (),
+    (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
 QUERY_DURATION = Metric(
     db_metrics.DB_CLIENT_OPERATION_DURATION,
     "histogram",

@@ -219,6 +219,8 @@ class Runtime:
     """Counts a call of the API that was refused: (call, reason)."""
     flush: Callable[[float], bool] = lambda timeout_s: True
     open_websockets: Callable[[], int] = lambda: 0
+    watch_loop: Callable[[], None] = lambda: None
+    """Measure from now on how late the event loop is that runs here; once for each loop."""
     hooks: dict[str, HookState] = field(default_factory=dict)
     configured: bool = False
 

@@ -25,6 +25,7 @@ from pbmon.runtime import active
 from pbmon.store.users import UsersTable
 from pbmon.telemetry import providers
 from pbmon.telemetry.clock import Clock, SystemClock
+from pbmon.telemetry.loops import LoopLag
 from pbmon.telemetry.notices import Notices
 from pbmon.telemetry.providers import Providers
 from pbmon.telemetry.queries import Queries
@@ -103,6 +104,7 @@ def install_sinks(
     active.revenue = ProcessTotals(meter)
     active.refusals = Refusals(meter).count
     active.open_websockets = lambda: requests.open_websockets
+    active.watch_loop = LoopLag(meter).watch
     return {"requests": requests, "queries": queries, "features": features}
 
 

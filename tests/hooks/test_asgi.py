@@ -455,6 +455,16 @@ def test_a_flush_outside_asyncio(flushes):
     assert flushes == [asgi.FLUSH_S]
 
 
+def test_the_loop_is_watched_once_from_the_lifespans_start(monkeypatch):
+    log = []
+    monkeypatch.setattr(runtime.active, "watch_loop", lambda: log.append("watched"))
+    monkeypatch.setattr(runtime.active, "flush", lambda timeout_s: None)
+    lifespan("lifespan.shutdown.complete", log)
+    assert log == [
+        "watched", "sent lifespan.startup.complete", "sent lifespan.shutdown.complete",
+    ]  # fmt: skip
+
+
 def test_an_application_without_lifespan_raises_as_before():
     with pytest.raises(ValueError):
         call(Observed(sending(ValueError())), {"type": "lifespan"}, log=[])

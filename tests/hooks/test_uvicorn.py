@@ -420,6 +420,17 @@ def test_the_flush_comes_after_the_applications_own_end(monkeypatch):
     assert order == ["lifespan.startup", "lifespan.shutdown", "flush"]
 
 
+@pytest.mark.parametrize("app", ["raw", "starlette"])
+def test_its_loop_is_watched_from_the_start(monkeypatch, app):
+    watched = []
+    monkeypatch.setattr(
+        runtime.active, "watch_loop", lambda: watched.append(asyncio.get_running_loop())
+    )
+    with serving(APPS[app]):
+        pass
+    assert len(watched) == 1
+
+
 PROGRAM = textwrap.dedent("""
     import os, pathlib, sys
     from pbmon import runtime

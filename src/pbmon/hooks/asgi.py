@@ -56,6 +56,7 @@ class Observed:
             elif kind == "lifespan":
                 scope[RECORD] = None  # a layer further in need not flush as well
                 send = _flushing(send)
+                watch_loop()
         if record is None:
             await self.app(scope, receive, send)
             return
@@ -216,6 +217,15 @@ class Conversation:
             self._record.disconnected(absent if code is None else code)
         except Exception as error:
             signals.failed("websocket hook", error)
+
+
+# --- the loop ------------------------------------------------------------------------------------
+
+
+def watch_loop() -> None:
+    """Have the event loop that runs here watched, as one that serves requests."""
+    with signals.guard("watching an event loop"):
+        runtime.active.watch_loop()
 
 
 # --- shutdown ----------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ def observing(startup: Startup) -> Startup:
     async def patched(self: Any, *args: Any, **kwargs: Any) -> None:
         with signals.guard("hook uvicorn"):
             self.config.loaded_app = observed(self.config)
+        asgi.watch_loop()
         await startup(self, *args, **kwargs)
 
     return patched
