@@ -12,6 +12,7 @@ import gc
 import logging
 import os
 import time
+from collections.abc import Callable
 
 from opentelemetry import metrics, trace
 from starlette.applications import Starlette
@@ -60,10 +61,11 @@ _TRUTH = os.open(
 )
 
 
-def count(number: int) -> None:
+def count(number: int, during: Callable[[], None] = lambda: None) -> None:
     """One log record, one on the counter, one hand-made span; then the truth of it."""
     with TRACER.start_as_current_span("child") as child:
         child.set_attribute("test.n", number)
+        during()
         LOGGER.warning("work %d", number, extra={"test.n": number})
         WORK.add(1)
     os.write(_TRUTH, b"%d\n" % number)
@@ -94,6 +96,9 @@ async def poison(request: Request) -> PlainTextResponse:
     try:
         if kind in ADDITIONS:
             POISONED.add(ADDITIONS[kind])
+        elif kind == "names":
+            TRACER.start_span("poison \ud800").end()  # as of a file whose name is no UTF-8
+            LOGGER.warning("poison \ud800")
         else:
             span.set_attribute("test.poison", ATTRIBUTES[kind])
             LOGGER.warning("poison", extra={"test.poison": ATTRIBUTES[kind]})
@@ -108,7 +113,7 @@ async def fail(request: Request) -> PlainTextResponse:
 
 
 def hold(request: Request) -> PlainTextResponse:
-    """A child span around a clock step; answers the step's true duration in seconds.
+    """Work in the middle of which the wall clock is stepped; answers its true seconds.
 
     A plain function: the server runs it in a thread of its own.
     """
@@ -116,14 +121,15 @@ def hold(request: Request) -> PlainTextResponse:
 
     number = request.path_params["n"]
     trace.get_current_span().set_attribute("test.n", number)
-    with TRACER.start_as_current_span("child") as child:
-        child.set_attribute("test.n", number)
-        start_s = time.perf_counter()
+
+    def step() -> None:
         time.sleep(0.01)
         clock.step(float(request.query_params["step_s"]))
         time.sleep(0.01)
-        true_s = time.perf_counter() - start_s
-    return PlainTextResponse(repr(true_s))
+
+    start_s = time.perf_counter()
+    count(number, step)
+    return PlainTextResponse(repr(time.perf_counter() - start_s))
 
 
 async def ready(request: Request) -> PlainTextResponse:

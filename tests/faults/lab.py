@@ -26,6 +26,8 @@ ROOT = Path(__file__).parents[2]
 APP = "tests.faults.app:app"
 START_S = 60.0
 STOP_S = 60.0
+# Of requests: by the stable conventions, and by those that stock instrumentation defaults to.
+HISTOGRAMS = ("http.server.request.duration", "http.server.duration")
 EXCLUDED = "/ready,/flush,/memory"
 
 
@@ -99,15 +101,18 @@ class App:
 class Lab:
     """A sink, a state directory that outlives restarts, and everything that was sent.
 
-    stack: pbmon, upstream or none.
+    stack: pbmon, upstream or none. has_clock: the application's wall clock can be stepped.
     """
 
-    def __init__(self, stack: str, server: str = "uvicorn") -> None:
+    def __init__(self, stack: str, server: str = "uvicorn", *, has_clock: bool = False) -> None:
         self.stack = stack
         self.server = server
-        self.sink = Sink()
+        self.has_clock = has_clock
+        self.sink = Sink(in_order=has_clock)
         self.home = Path(tempfile.mkdtemp(prefix="faults-"))
         self.sent = Load()
+        self.others = 0
+        """Observed requests that carry no number."""
         self.rate = 100.0
         self._truth = self.home / "truth"
         self._apps: list[App] = []
@@ -135,7 +140,6 @@ class Lab:
             "FAULTS_TRUTH": str(self._truth),
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.sink.url,
             "OTEL_SERVICE_NAME": "faults",
-            "OTEL_SEMCONV_STABILITY_OPT_IN": "http",
             "OTEL_PYTHON_ASGI_EXCLUDED_URLS": EXCLUDED,
         }
         if self.stack == "pbmon":
@@ -146,6 +150,9 @@ class Lab:
         """Run a program under the stack; its own process group, its output in `log`."""
         launcher = ["opentelemetry-instrument"] if self.stack == "pbmon" else []
         environment = self.environment() | variables
+        if self.has_clock:
+            launcher = []
+            environment["PYTHONPATH"] += f"{os.pathsep}{self._write_clock()}"
         # Popen looks a program up in the caller's PATH, not in that of the child.
         found = shutil.which((launcher + command)[0], path=environment["PATH"])
         assert found is not None, command
@@ -159,6 +166,19 @@ class Lab:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _write_clock(self) -> Path:
+        """Do what the launcher does in a new process, after the clock is replaced."""
+        site = self.home / "site"
+        site.mkdir(exist_ok=True)
+        lines = ["from tests.faults import clock", "clock.install()"]
+        if self.stack == "pbmon":
+            lines += [
+                "from opentelemetry.instrumentation.auto_instrumentation import initialize",
+                "initialize()",
+            ]
+        (site / "sitecustomize.py").write_text("\n".join(lines))
+        return site
 
     def start(self, **variables: str) -> App:
         """The application under its server, ready to answer; also again after its end."""
@@ -186,7 +206,9 @@ class Lab:
 
     def truth(self) -> list[int]:
         """Numbers of the requests that were counted."""
-        return [int(line) for line in self._truth.read_text().split()]
+        return (
+            [int(line) for line in self._truth.read_text().split()] if self._truth.exists() else []
+        )
 
     @property
     def accepted(self) -> Accepted:
@@ -194,26 +216,28 @@ class Lab:
 
     def missing_spans(self) -> int:
         wanted = {(n, kind) for n in self.sent.answered for kind in ("server", "child")}
+        wanted |= {(n, "child") for n in self._unasked()}
         with self.sink.lock:
             return len(wanted - self.accepted.spans)
 
     def missing_logs(self) -> int:
         with self.sink.lock:
-            return len(self.sent.answered - self.accepted.logs)
+            return len((self.sent.answered | self._unasked()) - self.accepted.logs)
 
     def missing_counts(self) -> float:
         """Of the application's counter and of the requests' histogram, together."""
-        return max(0.0, len(self.truth()) - self.counted()) + max(
-            0.0, len(self.sent.answered) - self.total("http.server.request.duration")
-        )
-
-    def counted(self) -> float:
-        return self.total("test.work")
+        answered = len(self.sent.answered) + self.others
+        observed = sum(map(self.total, HISTOGRAMS))
+        return max(0.0, len(self.truth()) - self.total("test.work")) + max(0.0, answered - observed)
 
     def counted_twice(self) -> float:
-        """Counts beyond every request that may have been counted."""
-        before_fork = sum(n < 0 for n in self.truth())
-        return max(0.0, self.counted() - len(self.sent.sent) - before_fork)
+        """Counts beyond everything that may have been counted."""
+        possible = self.sent.sent | set(self.truth())
+        return max(0.0, self.total("test.work") - len(possible))
+
+    def _unasked(self) -> set[int]:
+        """Work that the application did by itself."""
+        return set(self.truth()) - self.sent.sent
 
     def total(self, name: str, **attributes: str) -> float:
         with self.sink.lock:
@@ -223,16 +247,16 @@ class Lab:
     def wait(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
         wait_until(condition, what, timeout_s)
 
-    def settle(self, app: App, patience_s: float) -> float:
+    def settle(self, app: App | None, patience_s: float) -> float:
         """Wait for what is under way: until nothing is missing, or nothing came for patience_s.
 
         Spans and logs come by themselves; for the metrics, whose interval may be a minute, the
-        application is asked to flush. Returns the seconds until the last span or log came.
+        application, if it still runs, is asked to flush. Returns how long the spans and logs took.
         """
         start_s = time.monotonic()
         self._wait(lambda: self.missing_spans() + self.missing_logs(), patience_s)
         took_s = time.monotonic() - start_s
-        if self.missing_counts():
+        if app is not None and self.missing_counts():
             app.get("/flush")
         self._wait(self.missing_counts, min(patience_s, 5.0))
         return took_s

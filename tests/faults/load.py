@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import statistics
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tests.stack.process import HOST
@@ -70,6 +72,11 @@ class Generator:
             thread.start()
         return self
 
+    @property
+    def is_done(self) -> bool:
+        """Whether every request has been sent and answered."""
+        return not any(thread.is_alive() for thread in self._threads)
+
     def stop(self) -> Load:
         """Send no more, wait for the answers under way."""
         self._stopped.set()
@@ -116,6 +123,30 @@ class Generator:
 def run(port: int, first: int, count: int, rate: float) -> Load:
     """Send `count` requests and wait for their answers."""
     return Generator(port, first, count, rate).start().wait()
+
+
+def flood(port: int, requests: Iterable[bytes]) -> int:
+    """Raw requests, each on a connection of its own; how many were answered, whatever it was."""
+    remaining = iter(requests)
+    lock = threading.Lock()
+    answered = [0] * CONNECTIONS
+
+    def send(index: int) -> None:
+        while True:
+            with lock:
+                request = next(remaining, None)
+            if request is None:
+                return
+            with socket.create_connection((HOST, port), TIMEOUT_S) as connection:
+                connection.sendall(request)
+                answered[index] += connection.recv(65536).startswith(b"HTTP/1.1 ")
+
+    threads = [threading.Thread(target=send, args=(i,), daemon=True) for i in range(CONNECTIONS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(answered)
 
 
 def get(port: int, path: str) -> str:

@@ -111,9 +111,13 @@ def rejecting_poison() -> Mode:
 
 
 class Accepted:
-    """What was acknowledged. Sets and sums, so that it is small whatever arrives."""
+    """What was acknowledged. Sets and sums, so that it is small whatever arrives.
 
-    def __init__(self) -> None:
+    in_order: the last value to arrive is the newest; else the one with the latest time is.
+    """
+
+    def __init__(self, *, in_order: bool = False) -> None:
+        self.in_order = in_order
         self.spans: set[tuple[int, str]] = set()
         """(number, "server" or "child") of every numbered span."""
         self.logs: set[int] = set()
@@ -219,7 +223,7 @@ class Accepted:
 
     def _add_cumulative(self, key, at_ns: int, value: float, counts: bool) -> None:
         newest = self._newest.get(key)
-        if newest is not None:
+        if newest is not None and not self.in_order:
             earlier, later = sorted([newest, (at_ns, value)], key=lambda each: each[0])
             self.decreases += counts and later[1] < earlier[1]
             if at_ns < newest[0]:
@@ -230,8 +234,8 @@ class Accepted:
 class Sink:
     """Serves on one loopback port for its whole life, whatever its mode."""
 
-    def __init__(self) -> None:
-        self.accepted = Accepted()
+    def __init__(self, *, in_order: bool = False) -> None:
+        self.accepted = Accepted(in_order=in_order)
         self.lock = threading.Lock()
         self.mode = ok()
         self.posts = 0
