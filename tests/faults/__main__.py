@@ -40,7 +40,7 @@ def main() -> int:
             print(_line(results[-1]), flush=True)
     print(f"{len(results)} experiments in {time.monotonic() - start_s:.0f} s")
     if arguments.write:
-        _write(arguments.write, _table(results, names, stacks))
+        write(arguments.write, table(results, names, stacks))
     return any(result.missed for result in results if result.stack == "pbmon")
 
 
@@ -59,7 +59,7 @@ def _short(value: float) -> str:
     return f"{value:.2g}" if 0 < value < 10 else f"{value:.0f}"
 
 
-def _table(results: list[Result], names: list[str], stacks: list[str]) -> str:
+def table(results: list[Result], names: list[str], stacks: list[str]) -> str:
     by_key = {(result.name, result.stack): result for result in results}
     lines = [
         f"| fault | {' | '.join(stacks)} | pbmon, more |",
@@ -73,7 +73,7 @@ def _table(results: list[Result], names: list[str], stacks: list[str]) -> str:
     return "\n".join(lines)
 
 
-def _write(page: Path, table: str) -> None:
+def write(page: Path, table: str) -> None:
     text = page.read_text(encoding="utf-8")
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)

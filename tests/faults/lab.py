@@ -134,7 +134,7 @@ class Lab:
         scripts = Path(sys.executable).parent  # the launcher looks its command up in the PATH
         environment |= {
             "PATH": f"{scripts}{os.pathsep}{environment['PATH']}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}",
             "PYTHONDONTWRITEBYTECODE": "1",
             "FAULTS_STACK": self.stack,
             "FAULTS_TRUTH": str(self._truth),

@@ -1,0 +1,73 @@
+"""The laboratory measures what it says: a stack that sends nothing loses everything."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults import __main__ as command
+from tests.faults.experiments import EXPERIMENTS, REDUCED, Result, keep_books, run
+from tests.faults.lab import Lab
+from tests.faults.test_sink import counter, post
+
+
+def test_a_stack_that_sends_nothing_has_lost_everything():
+    result = EXPERIMENTS["SIGTERM, uvicorn"]("none", REDUCED)
+    assert result.done >= 100
+    assert (result.spans, result.logs, result.counters) == (100.0, 100.0, 100.0)
+    assert len(result.missed) == 3
+
+
+def test_an_experiment_that_breaks_down_is_a_missed_bar(monkeypatch):
+    def explode(stack, scale):
+        raise OSError("no room")
+
+    monkeypatch.setitem(EXPERIMENTS, "explosion", explode)
+    assert run("explosion", "pbmon", REDUCED).missed == ["broke down: OSError: no room"]
+
+
+BOOKS = {
+    "balanced": ({"accepted": 5, "delivered": 3, "dropped": 2}, "balanced", []),
+    "short": (
+        {"accepted": 5, "delivered": 3},
+        "traces off by 2, logs off by 0",
+        ["books: traces off by 2, logs off by 0"],
+    ),
+    "absent": ({}, "no books", []),
+}
+
+
+@pytest.mark.parametrize(("sums", "figure", "missed"), BOOKS.values(), ids=BOOKS)
+def test_books(sums, figure, missed):
+    result = Result("a name", "pbmon", 1)
+    with Lab("none") as lab:
+        for outcome, value in sums.items():
+            # Over two instances, as after a restart.
+            for instance, part in (("one", value - 1), ("two", 1)):
+                request = counter(part, name="pbmon.spool.records", instance=instance, **{
+                    "pbmon.signal": "traces", "pbmon.outcome": outcome
+                })  # fmt: skip
+                post(lab.sink, request, "/v1/metrics")
+        keep_books(result, lab, patience_s=0.1)
+    assert result.figures["books"] == figure
+    assert result.missed == missed
+
+
+def test_the_figures_take_their_place_in_the_page(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{command.BEGIN}\nold\n{command.END}\nafter\n")
+    results = [
+        Result("a fault", "upstream", 10, 66.7, 0.004, 0.0),
+        Result("a fault", "pbmon", 10, figures={"exit": "0.1 s"}),
+    ]
+    command.write(page, command.table(results, ["a fault"], ["upstream", "pbmon"]))
+    assert page.read_text().splitlines() == [
+        "before",
+        command.BEGIN,
+        "",
+        "| fault | upstream | pbmon | pbmon, more |",
+        "|---|---|---|---|",
+        "| a fault | 67 / 0.004 / 0 | 0 / 0 / 0 | exit 0.1 s |",
+        "",
+        command.END,
+        "after",
+    ]
