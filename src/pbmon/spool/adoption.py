@@ -1,0 +1,167 @@
+"""Spools whose process is dead: found by their free lock, read like one's own, then removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+from pbmon.spool import frames, latest, ledger, queue, segment
+from pbmon.spool.books import Books
+from pbmon.spool.directory import Home, lock
+from pbmon.spool.frames import CHANNELS
+from pbmon.spool.latest import Written
+from pbmon.spool.ledger import REASONS, Ledger
+from pbmon.spool.shelf import Shelf
+
+_HIDDEN_AGE_S = 60.0
+
+
+class Orphan(Shelf):
+    """A dead process's spool, locked by this one. Its items are counted in this one's books."""
+
+    def __init__(self, directory: Path, books: Books, found: Ledger) -> None:
+        super().__init__(found, books)
+        self.directory = directory
+        self._segments = {c: segment.numbers(directory, c) for c in CHANNELS}
+        self._data: tuple[str, int, bytes] = ("", 0, b"")
+        self._recount()
+
+    def _recount(self) -> None:
+        """A process killed between a record and its count, or a damaged ledger: what is found
+        counts. And what the dead one could no longer tell is told by this one."""
+        for channel in CHANNELS:
+            names = {name for where, name in self.ledger.damaged if where == channel}
+            if names & {"segment", "offset"}:
+                self.ledger.set(channel, "segment", 0)
+                self.ledger.set(channel, "offset", 0)
+            if names - {
+                "segment",
+                "offset",
+            }:  # its sums can't hold any more: begin with what is there
+                for name in ("accepted", "delivered", *REASONS):
+                    self.ledger.set(channel, name, 0)
+                self.ledger.report(channel, self.ledger.rows[channel])
+            row, reported = self.ledger.rows[channel], self.ledger.reported[channel]
+            known = self.ledger.settled(channel) + self._found(channel)
+            if row["accepted"] < known:
+                self.ledger.set(channel, "accepted", known)
+            self._books.add(channel, "accepted", row["accepted"] - reported["accepted"])
+            self._books.add(channel, "delivered", row["delivered"] - reported["delivered"])
+            for reason in REASONS:
+                self._books.add(channel, "dropped", row[reason] - reported[reason], reason)
+            self.ledger.report(channel, row)
+
+    def _found(self, channel: str) -> int:
+        """Items of the whole records behind the position."""
+        row = self.ledger.rows[channel]
+        items = 0
+        for number in self._segments[channel]:
+            data, end = self._view(channel, number)
+            for record, behind in frames.read(data, frames.START, end):
+                if record is not None and (number, behind) > (row["segment"], row["offset"]):
+                    items += record.items
+        return items
+
+    def last_metrics(self) -> Written | None:
+        """The dead one's newest metrics, where it did not come to spool them or newer ones."""
+        written = latest.read(self.directory)
+        if written is None or written.after < self.ledger.rows["metrics"]["accepted"]:
+            return None
+        return written
+
+    def is_done(self) -> bool:
+        return not any(self.waiting(channel) for channel in CHANNELS)
+
+    def close(self) -> None:
+        """Remove it when it is empty, else leave it for the next adopter."""
+        done = self.is_done()
+        if done:
+            queue.remove(self.directory)  # while its lock is still held
+        self.ledger.close()
+
+    def forget(self) -> None:
+        """In a forked child: it is the parent's."""
+        self.ledger.close()
+
+    def _numbers(self, channel: str) -> list[int]:
+        return list(self._segments[channel])
+
+    def _view(self, channel: str, number: int) -> tuple[bytes | memoryview, int]:
+        if self._data[:2] != (channel, number):
+            self._data = (channel, number, self._read(channel, number))
+        data = self._data[2]
+        return data, len(data)
+
+    def _read(self, channel: str, number: int) -> bytes:
+        """Read, never mapped: a file that another cuts short would kill this process."""
+        try:
+            data = (self.directory / segment.name(channel, number)).read_bytes()
+        except OSError:
+            return b""
+        return data if frames.is_header(data) else b""
+
+    def _is_sealed(self, channel: str, number: int) -> bool:
+        return True
+
+    def _remove(self, channel: str, number: int) -> None:
+        self._segments[channel].remove(number)
+        (self.directory / segment.name(channel, number)).unlink(missing_ok=True)
+
+
+def adopt(home: Home, books: Books, own: Path | None) -> list[Orphan]:
+    """Every dead process's spool of this service that nobody else has taken."""
+    taken = []
+    for entry in sorted(os.scandir(home.path), key=lambda e: e.name):
+        path = Path(entry.path)
+        if path == own or not entry.is_dir(follow_symlinks=False):
+            continue
+        if entry.name.startswith("."):
+            _clear_hidden(path)
+        elif (orphan := _take(path, books)) is not None:
+            taken.append(orphan)
+    return taken
+
+
+def _take(path: Path, books: Books) -> Orphan | None:
+    file = path / ledger.NAME
+    try:
+        fd = os.open(file, os.O_RDWR)
+    except OSError:
+        _clear_hidden(path)  # no ledger: nothing of it was ever accepted
+        return None
+    if not lock(fd) or not _is_still(file, fd):
+        os.close(fd)
+        return None
+    try:
+        found = Ledger(fd, fresh=False)
+    except (OSError, ValueError):
+        # Cut short or overwritten: the records may still be whole.
+        os.ftruncate(fd, 0)
+        found = Ledger(fd, fresh=True)
+    return Orphan(path, books, found)
+
+
+def _is_still(file: Path, fd: int) -> bool:
+    """Whether another adopter has not removed it since it was opened."""
+    try:
+        return os.path.samestat(file.stat(), os.fstat(fd))
+    except OSError:
+        return False
+
+
+def _clear_hidden(path: Path) -> None:
+    """What a process left that was killed while it made or removed its spool."""
+    try:
+        old = time.time() - path.stat().st_mtime > _HIDDEN_AGE_S
+        fd = os.open(path / ledger.NAME, os.O_RDWR) if old else -1
+    except FileNotFoundError:
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    except OSError:
+        return
+    if fd >= 0:
+        if lock(fd):
+            shutil.rmtree(path, ignore_errors=True)
+        os.close(fd)

@@ -1,0 +1,179 @@
+"""Where the spools of a service stand, who may use the place, and how much of it.
+
+    <state directory>/spool/            0700, ours alone
+                          /<service>/   one directory for each process: ledger, segments, latest
+
+A process dead or alive is told by the lock on its ledger (flock), which the kernel gives up with
+the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: no flock, so no directory; the memory queue is used
+    fcntl = None  # type: ignore[assignment]
+
+MAX_BYTES = 512 * 1024 * 1024
+"""Of all spools of a state directory together, or a tenth of the free space if that is less."""
+
+_SHARE_OF_FREE = 10
+_SHARE_OF_CHANNEL = 0.7
+_LARGEST_SEGMENT = 1024 * 1024
+_SMALLEST_SEGMENT = 64 * 1024
+_SEGMENTS_OF_LIMIT = 64
+
+# A full disk or a lost server is an error of write(2) there, but kills a process that has the
+# file mapped: no space is promised by posix_fallocate (copy on write), or none can be (network).
+_NO_MAPPING = re.compile(r"nfs.*|cifs|smb.*|fuse.*|9p|ceph|btrfs|zfs|bcachefs|glusterfs|lustre")
+
+
+class UnusableError(OSError):
+    """The state directory can't be used; the text says which, why and the remedy."""
+
+
+def candidates(configured: str | None, environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where to try, in order. A configured directory is the only one."""
+    if configured is not None:
+        return [Path(configured).expanduser()]
+    found = []
+    if systemd := environ.get("STATE_DIRECTORY", "").split(":")[0].strip():
+        found.append(Path(systemd) / "pbmon")
+    if xdg := environ.get("XDG_STATE_HOME", "").strip():
+        found.append(Path(xdg) / "pbmon")
+    elif home := environ.get("HOME", "").strip():
+        found.append(Path(home) / ".local" / "state" / "pbmon")
+    uid = os.geteuid() if hasattr(os, "geteuid") else 0
+    found.append(Path(tempfile.gettempdir()) / f"pbmon-{uid}")
+    return [path for path in found if path.is_absolute()]
+
+
+def slug(service: str) -> str:
+    """A service's name as a directory's, different for different services."""
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", service)[:48] or "_"
+    if plain == service:
+        return plain
+    return f"{plain}-{zlib.crc32(service.encode('utf-8', 'surrogatepass')):08x}"
+
+
+class Home:
+    """The spools of one service in a usable state directory."""
+
+    def __init__(self, state_directory: Path, service: str) -> None:
+        """Raises UnusableError."""
+        if fcntl is None:
+            raise UnusableError("this system has no flock")
+        self.state_directory = state_directory
+        self.root = state_directory / "spool"
+        self.path = self.root / slug(service)
+        try:
+            state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_private(self.root)
+            _make_private(self.path)
+            self._lock_fd = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self.limit = self._limit(self.used())
+        except UnusableError:
+            raise
+        except OSError as error:
+            raise UnusableError(
+                f"{state_directory} can't be used ({os.strerror(error.errno or 0)})"
+            ) from error
+        self.mapped = not _NO_MAPPING.fullmatch(filesystem(self.path))
+
+    @property
+    def segment_size(self) -> int:
+        """Small enough that many processes find a place each on a small volume."""
+        share = self.limit // _SEGMENTS_OF_LIMIT & ~4095
+        return max(_SMALLEST_SEGMENT, min(_LARGEST_SEGMENT, share))
+
+    def used(self, channel: str = "") -> int:
+        """Bytes of all spools of the state directory, or of one channel's segments in them."""
+        total = 0
+        for directory, _, names in os.walk(self.root):
+            for name in names:
+                if name.startswith(channel):
+                    # Another process may have freed it meanwhile.
+                    with suppress(FileNotFoundError):
+                        total += Path(directory, name).stat().st_size
+        return total
+
+    def _limit(self, used: int) -> int:
+        volume = os.statvfs(self.root)
+        return min(MAX_BYTES, (volume.f_bavail * volume.f_frsize + used) // _SHARE_OF_FREE)
+
+    @contextmanager
+    def reserving(self, channel: str, size: int) -> Iterator[None]:
+        """Around the making of a file of this size; OSError ENOSPC where it would be too much.
+
+        One process at a time, so that together they stay within the limit. One channel gets no
+        more than its share: where only the receiver of the logs is gone, traces go on.
+        """
+        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        try:
+            used = self.used()
+            self.limit = self._limit(used)
+            too_much = used + size > self.limit
+            if channel and not too_much:
+                too_much = self.used(channel) + size > self.limit * _SHARE_OF_CHANNEL
+            if too_much:
+                raise OSError(errno.ENOSPC, "the spool's limit is reached")
+            yield
+        finally:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
+
+    def forget(self) -> None:
+        """In a forked child: a lock of its own, not the parent's."""
+        os.close(self._lock_fd)
+        self._lock_fd = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+
+
+def lock(fd: int) -> bool:
+    """Take a ledger's lock if nobody has it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _make_private(path: Path) -> None:
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise UnusableError(f"{path} is no directory; remove it")
+    if found.st_uid != os.geteuid():
+        raise UnusableError(f"{path} belongs to another user (uid {found.st_uid})")
+    if mode := stat.S_IMODE(found.st_mode) & 0o077:
+        raise UnusableError(
+            f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o}, "
+            f"{mode:04o} too much); chmod 700 it"
+        )
+
+
+def filesystem(path: Path) -> str:
+    """The type of the filesystem a path is on, empty where the system doesn't tell."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    where = os.path.realpath(path)
+    best, kind = "", ""
+    for line in lines.splitlines():
+        fields = line.split(" ")
+        if "-" not in fields[6:]:
+            continue
+        point = fields[4].replace("\\040", " ")
+        inside = where == point or where.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, kind = point, fields[fields.index("-", 6) + 1]
+    return kind

@@ -1,0 +1,92 @@
+"""The queue where no directory can be used: the same, in memory, gone with the process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+
+from pbmon.spool.books import Books, Entry
+from pbmon.spool.frames import CHANNELS, Record
+from pbmon.spool.shelf import MAX_AGE_S, Batch, Position
+
+MAX_BYTES = 4 * 1024 * 1024
+
+
+class MemoryQueue:
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self._lock = threading.Lock()
+        self._records: dict[str, deque[Record]] = {channel: deque() for channel in CHANNELS}
+        self._size = 0
+
+    def append(self, channel: str, payload: bytes, items: int) -> str:
+        with self._lock:
+            full = self._size + len(payload) > MAX_BYTES
+            if not full:
+                self._records[channel].append(Record(items, time.monotonic_ns(), payload))
+                self._size += len(payload)
+        if full:
+            self._books.add(channel, "refused", items, "full")
+            return "full"
+        self._books.add(channel, "accepted", items)
+        return ""
+
+    def keep_latest(self, payload: bytes, items: int) -> str:
+        return ""
+
+    def snapshot(self) -> tuple[dict[str, dict[str, int]], dict[Entry, int]]:
+        return {}, self._books.totals()
+
+    def report(self, rows: Mapping[str, Mapping[str, int]]) -> None:
+        """Nobody adopts a queue in memory."""
+
+    def waiting(self, channel: str) -> int:
+        with self._lock:
+            return sum(record.items for record in self._records[channel])
+
+    def size(self, channel: str) -> int:
+        """Bytes held."""
+        with self._lock:
+            return sum(len(record.payload) for record in self._records[channel])
+
+    def read(self, channel: str, max_items: int, max_bytes: int) -> Batch | None:
+        oldest_ns = time.monotonic_ns() - int(MAX_AGE_S * 1e9)
+        taken: list[Record] = []
+        expired = items = size = count = 0
+        with self._lock:
+            for record in self._records[channel]:
+                if record.monotonic_ns < oldest_ns and channel != "events":
+                    expired += record.items
+                elif taken and (
+                    items + record.items > max_items or size + len(record.payload) > max_bytes
+                ):
+                    break
+                else:
+                    taken.append(record)
+                    items += record.items
+                    size += len(record.payload)
+                count += 1
+        return Batch(channel, taken, expired, Position(0, count)) if count else None
+
+    def settle(self, batch: Batch, delivered: int, dropped: Mapping[str, int]) -> None:
+        with self._lock:
+            records = self._records[batch.channel]
+            for _ in range(batch.position.offset):
+                self._size -= len(records.popleft().payload)
+        self._books.add(batch.channel, "delivered", delivered)
+        for reason, count in dropped.items():
+            self._books.add(batch.channel, "dropped", count, reason)
+        self._books.add(batch.channel, "dropped", batch.expired, "expired")
+
+    def close(self) -> None:
+        """What still waits is lost, and counted as that."""
+        for channel, records in self._records.items():
+            lost = sum(record.items for record in records)
+            records.clear()
+            self._books.add(channel, "dropped", lost, "lost")
+        self._size = 0
+
+    def forget(self) -> None:
+        self.__init__(self._books)  # type: ignore[misc]

@@ -1,0 +1,170 @@
+"""The spool of this process: appended to by it, read by its senders, adopted after its death."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from pbmon.spool import frames, ledger
+from pbmon.spool.books import Books, Entry
+from pbmon.spool.directory import Home, UnusableError, lock
+from pbmon.spool.frames import CHANNELS
+from pbmon.spool.latest import Latest, Written
+from pbmon.spool.ledger import Ledger
+from pbmon.spool.segment import Segment
+from pbmon.spool.shelf import Shelf
+
+MAX_RECORD = 8 * 1024 * 1024
+"""A payload above this is refused as too_large; one above a segment's size gets a segment of its
+own size."""
+
+_RETRY_S = 1.0
+
+
+class Spool(Shelf):
+    """Raises UnusableError where its directory can't be made; nothing else raises later."""
+
+    def __init__(self, home: Home, books: Books) -> None:
+        self.home = home
+        self.directory = home.path / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        hidden = home.path / f".{self.directory.name}"
+        self._segments: dict[str, dict[int, Segment]] = {channel: {} for channel in CHANNELS}
+        self._last = dict.fromkeys(CHANNELS, 0)
+        self._full = dict.fromkeys(CHANNELS, ("", 0.0))
+        try:
+            hidden.mkdir(mode=0o700)
+            fd = os.open(hidden / ledger.NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            if not lock(fd):  # an adopter was quicker and takes it for a dead one's
+                raise UnusableError(f"{hidden} is locked by another process")
+            with home.reserving("", ledger.SIZE):
+                super().__init__(Ledger(fd, fresh=True), books)
+            hidden.rename(self.directory)
+            self._latest = Latest(self.directory, home)
+        except OSError as error:
+            shutil.rmtree(hidden, ignore_errors=True)
+            shutil.rmtree(self.directory, ignore_errors=True)
+            raise UnusableError(
+                f"{home.path} has no room or can't be written to ({error.strerror or error})"
+            ) from error
+
+    # --- writing ---
+
+    def append(self, channel: str, payload: bytes, items: int) -> str:
+        """Take a record; returns why not (full, io_error, too_large), or an empty text.
+
+        A refusal is counted; accepted records survive this process.
+        """
+        with self._lock:
+            reason = self._append(channel, payload, items)
+            self._books.add(channel, "refused" if reason else "accepted", items, reason)
+        return reason
+
+    def _append(self, channel: str, payload: bytes, items: int) -> str:
+        if len(payload) > MAX_RECORD:
+            return "too_large"
+        current = self._segments[channel].get(self._last[channel])
+        try:
+            if current is None or not current.has_room(len(payload)):
+                reason, until_s = self._full[channel]
+                if time.monotonic() < until_s:
+                    return reason
+                needed = frames.START + frames.room(len(payload))
+                size = max(self.home.segment_size, needed + 4095 & ~4095)
+                current = self._add_segment(channel, size)
+            current.append(frames.body(items, time.monotonic_ns(), payload))
+        except OSError as error:
+            reason = _reason(error)
+            self._full[channel] = reason, time.monotonic() + _RETRY_S
+            return reason
+        self.ledger.add(channel, "accepted", items)
+        return ""
+
+    def _add_segment(self, channel: str, size: int) -> Segment:
+        number = self._last[channel] + 1
+        with self.home.reserving(channel, size):
+            made = Segment(self.directory, channel, number, size, mapped=self.home.mapped)
+        self._segments[channel][number] = made
+        self._last[channel] = number
+        return made
+
+    def keep_latest(self, payload: bytes, items: int) -> str:
+        """Overwrite the newest metrics; returns why not, or an empty text."""
+        with self._lock:
+            after = self.ledger.rows["metrics"]["accepted"]
+        try:
+            self._latest.write(Written(after, items, payload))
+        except OSError as error:
+            return _reason(error)
+        return ""
+
+    def snapshot(self) -> tuple[dict[str, dict[str, int]], dict[Entry, int]]:
+        """The ledger's rows and the books' totals at one moment."""
+        with self._lock:
+            return {c: dict(row) for c, row in self.ledger.rows.items()}, self._books.totals()
+
+    def report(self, rows: Mapping[str, Mapping[str, int]]) -> None:
+        """Metrics that say these rows have left this process's hands."""
+        with self._lock:
+            for channel, row in rows.items():
+                self.ledger.report(channel, row)
+
+    # --- reading ---
+
+    def _numbers(self, channel: str) -> list[int]:
+        return sorted(self._segments[channel])
+
+    def _view(self, channel: str, number: int) -> tuple[bytes | memoryview, int]:
+        found = self._segments[channel][number]
+        return found.view(), found.end
+
+    def _is_sealed(self, channel: str, number: int) -> bool:
+        return number != self._last[channel]
+
+    def _remove(self, channel: str, number: int) -> None:
+        self._segments[channel].pop(number).remove()
+
+    def size(self, channel: str) -> int:
+        """Bytes on the disk."""
+        with self._lock:
+            return sum(found.size for found in self._segments[channel].values())
+
+    # --- the end ---
+
+    def close(self) -> None:
+        """Leave what waits to whoever comes next; with nothing waiting, leave nothing."""
+        with self._lock:
+            waits = any(self.ledger.waiting(channel) for channel in CHANNELS)
+            self._let_go()
+        if not waits:
+            remove(self.directory)
+
+    def forget(self) -> None:
+        """In a forked child: the files, and the lock on them, are the parent's."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for segments in self._segments.values():
+            for found in segments.values():
+                found.close()
+            segments.clear()
+        self._latest.close()
+        self.ledger.close()
+
+
+def _reason(error: OSError) -> str:
+    return "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "io_error"
+
+
+def remove(directory: Path) -> None:
+    """Out of sight first, so that nobody adopts half of it."""
+    hidden = directory.with_name(f".{directory.name}.done")
+    try:
+        directory.rename(hidden)
+    except OSError:
+        return
+    shutil.rmtree(hidden, ignore_errors=True)
