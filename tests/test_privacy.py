@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbmon.privacy import MASK, error_type, frames, mask_query, mask_url
+from pbmon.privacy import MASK, error_type, escape, frames, mask_query, mask_url
 from tests.patience import patiently
 
 SECRET = "hunter2"
@@ -153,3 +153,32 @@ def test_frames_keep_the_innermost():
 
 def test_no_traceback_no_frames():
     assert frames(None) == ""
+
+
+# --- control characters ---
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("", ""),
+        ("Zoë 😀 C:\\new\u00a0x", "Zoë 😀 C:\\new\u00a0x"),
+        ("a\nb\r\t\x00\x1b[31m\x7f", r"a\nb\r\t\x00\x1b[31m\x7f"),
+        ("\x80\x85\x9f\xa0", "\\x80\\x85\\x9f\xa0"),
+        ("\u2028\u2029", r"\u2028\u2029"),
+        ("\u202a\u202e\u2066\u2069", r"\u202a\u202e\u2066\u2069"),
+        ("\u2027\u202f\u2065\u200f", "\u2027\u202f\u2065\u200f"),
+        ("\ud800\udfff", r"\ud800\udfff"),
+    ],
+)
+def test_escape(text, escaped):
+    assert escape(text) == escaped
+
+
+@patiently()
+@given(st.text(st.characters()))
+def test_escaped_text_is_one_line_of_utf8_and_stays_as_it_is(text):
+    escaped = escape(text)
+    assert len(escaped.splitlines()) <= 1
+    assert escaped.encode().decode() == escaped
+    assert escape(escaped) == escaped

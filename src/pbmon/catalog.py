@@ -212,13 +212,22 @@ DB_SLOW = Attribute(
 )
 
 CODE_FILE = Attribute(
-    code_attributes.CODE_FILE_PATH, "string", "File of a slow statement's caller.", "stable"
+    code_attributes.CODE_FILE_PATH,
+    "string",
+    "File of a slow statement's caller, or of a log call.",
+    "stable",
 )
 CODE_LINE = Attribute(
-    code_attributes.CODE_LINE_NUMBER, "int", "Line of a slow statement's caller.", "stable"
+    code_attributes.CODE_LINE_NUMBER,
+    "int",
+    "Line of a slow statement's caller, or of a log call.",
+    "stable",
 )
 CODE_FUNCTION = Attribute(
-    code_attributes.CODE_FUNCTION_NAME, "string", "Function of a slow statement's caller.", "stable"
+    code_attributes.CODE_FUNCTION_NAME,
+    "string",
+    "Function of a slow statement's caller, or of a log call.",
+    "stable",
 )
 
 # --- attributes: pbmon ------------------------------------------------------------------------
@@ -267,6 +276,13 @@ WINDOW = Attribute(
 )
 CALL = Attribute("pbmon.call", "string", "Function of pbmon's API that refused its input.")
 REASON = Attribute("pbmon.reason", "string", "Why, as a short fixed word.")
+
+LOG_FORMAT_ERROR = Attribute(
+    "pbmon.log.format_error",
+    "boolean",
+    "The record's arguments don't fit its message, which stands there without them.",
+    values=("true",),
+)
 
 # --- metrics ----------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""What is taken out of texts before they leave: secrets, query values, exception messages. Pure."""
+"""What is taken out of texts before they leave: secrets, query values, exception messages,
+control characters. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from types import TracebackType
 MASK = "REDACTED"
 
 _PLACE = re.compile(r"[\w.-]+(:\d+)?")
+# What starts a line, commands a terminal, turns the reading direction, or is no UTF-8.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def mask_url(url: str) -> str:
@@ -48,7 +51,7 @@ def error_type(error: BaseException) -> str:
 
 
 def frames(trace: TracebackType | None, limit: int = 32) -> str:
-    """The innermost frames as `file:line in function` lines.
+    """The innermost frames as `file:line in function` lines, each escaped.
 
     The exception's message, source lines and locals are left out: they carry people's data.
     """
@@ -57,4 +60,17 @@ def frames(trace: TracebackType | None, limit: int = 32) -> str:
         code = trace.tb_frame.f_code
         lines.append(f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}")
         trace = trace.tb_next
-    return "\n".join(lines[-limit:])
+    return "\n".join(map(escape, lines[-limit:]))
+
+
+def escape(text: str) -> str:
+    r"""The text as one line of harmless characters: a line break as `\n`, ESC as `\x1b`.
+
+    Written so are C0 and C1 controls, line and paragraph separators, bidi controls and lone
+    surrogates. A backslash stays as it is: paths and JSON are to be read by people.
+    """
+    return text if text.isprintable() else _CONTROL.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode("ascii")

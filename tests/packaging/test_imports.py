@@ -32,6 +32,13 @@ PRIVATE = {
     ("telemetry/exporters.py", "stock._preferred_aggregation"),
     # Its logger: the stock exporter's complaints are ours to tell.
     ("telemetry/exporters.py", "opentelemetry.exporter.otlp.proto.http._common"),
+    # The logs API, which upstream keeps private as long as it may still change.
+    ("telemetry/logs.py", "opentelemetry._logs"),
+    ("telemetry/logs.py", "opentelemetry._logs.Logger"),
+    ("telemetry/logs.py", "opentelemetry._logs.LoggerProvider"),
+    ("telemetry/logs.py", "opentelemetry._logs.LogRecord"),
+    ("telemetry/logs.py", "opentelemetry._logs.NoOpLogger"),
+    ("telemetry/logs.py", "opentelemetry._logs.SeverityNumber"),
     # CPython's documented name for the caller's frame.
     ("business/refusals.py", "sys._getframe"),
     ("telemetry/queries.py", "sys._getframe"),
