@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from tests.faults import sink
-from tests.faults.lab import Lab
+from tests.faults.lab import App, Lab
 from tests.faults.load import flood
 from tests.faults.sink import Mode
 
@@ -109,33 +109,44 @@ def _per_cent(part: float, whole: float) -> float:
     return 100.0 * part / whole if whole else 0.0
 
 
-def keep_books(result: Result, lab: Lab, *, is_exact: bool = True, patience_s: float = 5.0) -> None:
+def keep_books(
+    result: Result, lab: Lab, app: App | None = None, *, is_exact: bool = True, wait_s: float = 2.0
+) -> None:
     """accepted = delivered + waiting + dropped, in the stack's own figures as they arrived.
 
-    is_exact: nothing was killed, so that nothing settled may still be on its way. The metrics
-    that carry the books are always on their way, and therefore left out.
+    app: asked to export its metrics until they balance. is_exact: nothing was killed, so that
+    nothing settled may still be on its way. The metrics that carry the books are always on their
+    way, and therefore left out.
     """
-    keys = ("pbmon.signal", "pbmon.outcome")
 
-    def sums():
-        with lab.sink.lock:
-            return lab.accepted.by_attribute("pbmon.spool.records", *keys)
+    def waiting() -> dict[str, float]:
+        left = {"traces": 0.0, "logs": 0.0}
+        for (signal, outcome), value in lab.by_attribute(
+            "pbmon.spool.records", "pbmon.signal", "pbmon.outcome"
+        ).items():
+            if signal in left:
+                left[str(signal)] += value if outcome == "accepted" else -value
+        return left
 
-    def waiting(signal: str) -> float:
-        of = {outcome: value for (name, outcome), value in sums().items() if name == signal}
-        return of.get("accepted", 0) - of.get("delivered", 0) - of.get("dropped", 0)
-
-    if not sums():
+    if not lab.total("pbmon.spool.records"):
         result.figures["books"] = "no books"
         return
-    signals = ("traces", "logs")
-    with contextlib.suppress(AssertionError):
-        lab.wait(lambda: not any(map(waiting, signals)), "balanced books", patience_s)
-    left = {signal: waiting(signal) for signal in signals}
+    for _ in range(3):
+        with contextlib.suppress(AssertionError):
+            lab.wait(lambda: not any(waiting().values()), "balanced books", wait_s)
+            break
+        if app is not None:
+            app.get("/flush")
+    left = waiting()
     is_balanced = not any(left.values())
     result.figures["books"] = (
         "balanced" if is_balanced else ", ".join(f"{s} off by {n:.0f}" for s, n in left.items())
     )
+    for (outcome, reason), value in lab.by_attribute(
+        "pbmon.spool.records", "pbmon.outcome", "pbmon.reason"
+    ).items():
+        if outcome == "dropped" and value:
+            result.figures[f"dropped as {reason}"] = f"{value:.0f}"
     if is_exact:
         result.require(is_balanced, f"books: {result.figures['books']}")
 
@@ -153,7 +164,7 @@ def _outage(name: str, mode: Callable[[], Mode], full_s: float, stack: str, scal
         took_s = lab.settle(app, scale.patience_s)
         after = app.memory()
         result = _measure(name, lab)
-        keep_books(result, lab)
+        keep_books(result, lab, app)
     grown = max(during, after) - before
     result.figures["memory"] = f"{grown / 2**20:+.1f} MB"
     result.figures["p50"] = f"{calm.p50_s * 1000:.2f} → {storm.p50_s * 1000:.2f} ms"
@@ -194,8 +205,11 @@ def _terminated(
         lab.ended(under_way.stop())
         if is_hanging:
             lab.sink.become(sink.ok())
-            lab.settle(lab.start(), scale.patience_s)
+            app = lab.start()
+            lab.settle(app, scale.patience_s)
         result = _measure(name, lab)
+        if is_hanging:
+            keep_books(result, lab, app, is_exact=False)
     result.figures["exit"] = f"{exit_s:.2f} s"
     _require_nothing_lost(result)
     limit_s = (EXIT_HANGING_S if is_hanging else EXIT_S) + BARE_EXIT_S.get(server, 0.0)
@@ -234,7 +248,7 @@ def _killed(name: str, is_outage: bool, stack: str, scale: Scale) -> Result:
         lab.load(app, 0.5)
         lab.settle(app, scale.patience_s)
         result = _measure(name, lab)
-        keep_books(result, lab, is_exact=False)
+        keep_books(result, lab, app, is_exact=False)
         spans, logs, counts = lab.missing_spans(), lab.missing_logs(), lab.missing_counts()
     rate = killed.rate
     records_s = max(spans / 2, logs) / rate
@@ -259,7 +273,7 @@ def _burst(name: str, stack: str, scale: Scale) -> Result:
         lab.load(app, scale.pick(5.0, 0.5))
         lab.settle(app, scale.patience_s)
         result = _measure(name, lab)
-        keep_books(result, lab)
+        keep_books(result, lab, app)
     result.figures["burst"] = f"{burst.rate:.0f} requests/s"
     _require_nothing_lost(result)
     return result
@@ -312,8 +326,7 @@ def _poisoned(
         lab.others += poisoned
         lab.settle(app, scale.patience_s)
         result = _measure(name, lab)
-        if stack != "pbmon" or lab.sink.mode.name == "ok":
-            keep_books(result, lab)
+        keep_books(result, lab, app)
     result.figures["poisoned"] = str(poisoned)
     result.require(poisoned >= len(kinds), "every kind of poison was tried")
     _require_nothing_lost(result)

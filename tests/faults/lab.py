@@ -243,6 +243,10 @@ class Lab:
         with self.sink.lock:
             return self.accepted.total(name, **attributes)
 
+    def by_attribute(self, name: str, *keys: str) -> dict[tuple[object, ...], float]:
+        with self.sink.lock:
+            return self.accepted.by_attribute(name, *keys)
+
     @staticmethod
     def wait(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
         wait_until(condition, what, timeout_s)

@@ -47,9 +47,10 @@ def test_books(sums, figure, missed):
                     "pbmon.signal": "traces", "pbmon.outcome": outcome
                 })  # fmt: skip
                 post(lab.sink, request, "/v1/metrics")
-        keep_books(result, lab, patience_s=0.1)
+        keep_books(result, lab, wait_s=0.1)
     assert result.figures["books"] == figure
     assert result.missed == missed
+    assert ("dropped as None" in result.figures) == ("dropped" in sums)
 
 
 def test_the_figures_take_their_place_in_the_page(tmp_path):
