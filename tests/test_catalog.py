@@ -37,6 +37,7 @@ PROMETHEUS_NAMES = {
     "pbmon.transactions": "pbmon_transactions_total",
     "pbmon.users.active": "pbmon_users_active",
     "pbmon.refused_calls": "pbmon_refused_calls_total",
+    "pbmon.refused_measurements": "pbmon_refused_measurements_total",
 }
 
 SOURCES = Path(catalog.__file__).parent

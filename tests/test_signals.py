@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import threading
@@ -173,6 +174,109 @@ def test_new_series_from_many_threads_are_each_made_once(meters, quick_switches)
     points = meters.read()["pbmon.http.server.slow_requests"]
     assert {point.value for point in points.values()} == {THREADS}
     assert len(points) == 500
+
+
+def test_a_finite_set_is_there_at_zero_from_the_start(meters):
+    counts = Counts(catalog.TRANSACTIONS, meters.meter)
+    points = meters.read()["pbmon.transactions"]
+    kind = ("pbmon.transaction.kind", "charge")
+    assert {key: point.value for key, point in points.items()} == {
+        (kind, ("pbmon.transaction.status", status)): 0
+        for status in ("pending", "completed", "failed", "cancelled")
+    }
+    counts.cell((kind, ("pbmon.transaction.status", "failed"))).up()
+    assert len(meters.read()["pbmon.transactions"]) == 4
+
+
+# --- after a fork ---
+
+
+def test_forget_starts_every_cell_at_zero_and_keeps_what_was_bound_counting(meters):
+    slow = Counts(catalog.SLOW_REQUESTS, meters.meter)
+    active = Counts(catalog.ACTIVE_REQUESTS, meters.meter)
+    slow_up, open_cell = slow.cell(()).up, active.cell(())
+    down = open_cell.down
+    for _ in range(5):
+        slow_up()
+        open_cell.up()
+    down()
+    signals.forget()
+    assert (slow.cell(()).value, open_cell.value) == (0, 0)
+    slow_up()
+    open_cell.up()
+    open_cell.up()
+    down()
+    assert (slow.cell(()).value, open_cell.value) == (1, 1)
+    signals.forget()  # a child's child
+    assert (slow.cell(()).value, open_cell.value) == (0, 0)
+
+
+def test_forget_is_right_when_a_thread_was_just_reading(meters):
+    cell = Counts(catalog.ACTIVE_REQUESTS, meters.meter).cell(())
+    cell.up()
+    cell.down()  # a read steps down first; its step up is not in the child
+    cell.down()
+    signals.forget()
+    assert cell.value == 0
+    cell.up()
+    assert cell.value == 1
+
+
+def test_forget_renews_the_locks_that_other_threads_held(meters):
+    counts = Counts(catalog.SLOW_REQUESTS, meters.meter)
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold(*locks):
+        for lock in locks:
+            lock.acquire()
+        held.set()
+        let_go.wait()
+
+    holder = threading.Thread(target=hold, args=(counts._lock, signals._reading), daemon=True)
+    holder.start()
+    held.wait()
+    signals.forget()
+    counts.cell((("http.route", "/new"),)).up()
+    assert meters.read()["pbmon.http.server.slow_requests"][("http.route", "/new"),].value == 1
+    let_go.set()
+    holder.join()
+
+
+def test_a_part_that_is_gone_is_not_asked_to_forget():
+    class Part:
+        asked = 0
+
+        def forget(self):
+            Part.asked += 1
+
+    kept, gone = Part(), Part()
+    signals.enlist(kept)
+    signals.enlist(gone)
+    del gone
+    gc.collect()
+    signals.forget()
+    assert Part.asked == 1
+
+
+def test_a_part_that_fails_to_forget_does_not_keep_the_others_from_it(quiet, now, caplog):
+    class Failing:
+        def forget(self):
+            raise RuntimeError("broken")
+
+    class Part(Failing):
+        asked = False
+
+        def forget(self):
+            self.asked = True
+
+    parts = [Part(), Failing(), Part()]
+    for part in parts:
+        signals.enlist(part)
+    signals.forget()
+    assert parts[0].asked
+    assert parts[2].asked
+    (message,) = caplog.messages
+    assert message.startswith("pbmon: forgetting Failing failed with RuntimeError; ")
 
 
 # --- instruments ---

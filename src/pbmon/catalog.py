@@ -8,6 +8,7 @@ conventions is imported from them; a name still in development there is a litera
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,7 +51,10 @@ class Attribute:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One instrument. unit is UCUM; buckets are upper bounds in that unit."""
+    """One instrument. unit is UCUM; buckets are upper bounds in that unit.
+
+    reasons: what `pbmon.reason` can be on this metric, where that is a finite set.
+    """
 
     name: str
     kind: Kind
@@ -59,6 +63,19 @@ class Metric:
     attributes: tuple[Attribute, ...] = ()
     buckets: tuple[float, ...] = ()
     stability: Stability = "pbmon"
+    reasons: tuple[str, ...] = ()
+
+    def finite_series(self) -> list[dict[str, str | bool]]:
+        """The attributes of every series there can be; none where an attribute's set of values
+        is not finite."""
+        sets = [self.reasons if a.name == "pbmon.reason" else a.values for a in self.attributes]
+        return [
+            {
+                a.name: value == "true" if a.type == "boolean" else value
+                for a, value in zip(self.attributes, values, strict=True)
+            }
+            for values in itertools.product(*sets)
+        ]
 
     @property
     def prometheus_name(self) -> str:
@@ -426,6 +443,14 @@ REFUSED_CALLS = Metric(
     "{call}",
     "Calls of pbmon's API refused for a wrong value.",
     (CALL, REASON),
+)
+REFUSED_MEASUREMENTS = Metric(
+    "pbmon.refused_measurements",
+    "counter",
+    "{measurement}",
+    "Measurements of any instrument refused for a wrong value or wrong attributes.",
+    (REASON,),
+    reasons=("type", "not_finite", "negative", "out_of_range", "attributes"),
 )
 
 METRICS: tuple[Metric, ...] = tuple(m for m in tuple(globals().values()) if isinstance(m, Metric))

@@ -9,9 +9,10 @@ import itertools
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -65,6 +66,33 @@ def failed(what: str, error: Exception) -> None:
     )
 
 
+# --- after a fork ---
+
+
+class Forgetful(Protocol):
+    """What a process counted and a forked child of it must not count again."""
+
+    def forget(self) -> None:
+        """Start at 0, and renew every lock: their holders, other threads, are not in the child."""
+
+
+_forgetful: weakref.WeakSet[Forgetful] = weakref.WeakSet()
+
+
+def enlist(part: Forgetful) -> None:
+    """Have part.forget() called in forked children, as long as the part lives."""
+    _forgetful.add(part)
+
+
+def forget() -> None:
+    """In a forked child: start every count at 0. The parent exports what it counted itself."""
+    global _reading
+    _reading = threading.RLock()
+    for part in list(_forgetful):
+        with guard(f"forgetting {type(part).__name__}"):
+            part.forget()
+
+
 # --- instruments ---
 
 Key = tuple[tuple[str, Any], ...]
@@ -76,15 +104,20 @@ class Counts:
 
     An `add` is one dictionary look-up and one C-level step of `itertools.count`, which the
     interpreter cannot interrupt, so threads lose nothing and nothing is locked. The instrument
-    is observable: the SDK reads the totals once per export, exactly.
+    is observable: the SDK reads the totals once per export, exactly. Where the entry's attributes
+    take finite sets of values, every series is there at 0 from the start: the first count is a
+    rise.
     """
 
-    __slots__ = ("_cells", "_lock")
+    __slots__ = ("__weakref__", "_cells", "_lock")
 
     def __init__(self, metric: Metric, meter: metrics.Meter) -> None:
         self._cells: dict[Key, Cell] = {}
         self._lock = threading.Lock()
+        for attributes in metric.finite_series():
+            self.cell(key(attributes))
         observe(metric, self._observe, meter=meter)
+        enlist(self)
 
     def cell(self, key: Key) -> Cell:
         """The series of these attributes, made at the first call; keep it to count fast."""
@@ -97,6 +130,11 @@ class Counts:
                 key = OVERFLOW
             return self._cells.setdefault(key, Cell())
 
+    def forget(self) -> None:
+        self._lock = threading.Lock()
+        for cell in self._cells.values():
+            cell.forget()
+
     def _observe(self) -> Iterable[Observation]:
         # copy() is one step of the interpreter: a series added meanwhile can't disturb the loop.
         return [Observation(cell.value, dict(key)) for key, cell in self._cells.copy().items()]
@@ -106,11 +144,12 @@ _reading = threading.RLock()
 
 
 class Cell:
-    __slots__ = ("down", "up")
+    __slots__ = ("_forgotten", "down", "up")
 
     def __init__(self) -> None:
         self.up = itertools.count().__next__
         self.down = itertools.count().__next__
+        self._forgotten = 0
 
     @property
     def value(self) -> int:
@@ -121,7 +160,11 @@ class Cell:
         """
         with _reading:
             down = self.down()
-            return self.up() - down
+            return self.up() - down - self._forgotten
+
+    def forget(self) -> None:
+        """Be 0. `up` and `down` stay the same objects, as a caller may have kept them."""
+        self._forgotten += self.value
 
 
 def observe(

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pbmon
+from pbmon import runtime, signals
 from pbmon.business import refusals
 from pbmon.testing import capture
 from tests.patience import patiently
@@ -34,7 +35,20 @@ def charge(amount="12.50", currency="EUR", **more):
     return pbmon.track_revenue(amount, currency, **{"transaction_id": "t1", **more})
 
 
+def transactions(seen):
+    """Status → charges."""
+    return {
+        dict(key)["pbmon.transaction.status"]: count
+        for key, count in seen.metrics["pbmon.transactions"].items()
+        if dict(key)["pbmon.transaction.kind"] == "charge"
+    }
+
+
 # --- accepted ---
+
+
+def test_every_status_is_there_at_zero_from_the_start(seen):
+    assert transactions(seen) == {"pending": 0, "completed": 0, "failed": 0, "cancelled": 0}
 
 
 def test_a_charge_is_revenue_and_a_transaction(seen):
@@ -45,9 +59,7 @@ def test_a_charge_is_revenue_and_a_transaction(seen):
         (("pbmon.currency", "EUR"),): 12.55,
         (("pbmon.currency", "JPY"),): 3.0,
     }
-    assert seen.metrics["pbmon.transactions"] == {
-        (("pbmon.transaction.kind", "charge"), ("pbmon.transaction.status", "completed")): 3
-    }
+    assert transactions(seen) == {"pending": 0, "completed": 3, "failed": 0, "cancelled": 0}
 
 
 @pytest.mark.parametrize("status", ["pending", "failed", "cancelled"])
@@ -113,6 +125,21 @@ def test_sums_are_exact_over_eight_threads(made):
         assert seen.metric("pbmon.transactions") == len(made)
 
 
+def test_a_forked_child_starts_every_currency_at_zero(seen):
+    """What the child runs; tests/telemetry/test_meters.py forks."""
+    charge("12.50", "EUR")
+    charge(3, "JPY")
+    with runtime.active.revenue._lock:  # another thread's, which is not in the child
+        signals.forget()
+        assert {dict(k)["pbmon.currency"]: v for k, v in seen.metrics[REVENUE].items()} == {
+            "EUR": 0,
+            "JPY": 0,
+        }
+        assert charge("0.10", "EUR")
+    assert seen.metric(REVENUE) == 0.1
+    assert transactions(seen)["completed"] == 1
+
+
 # --- refused ---
 
 
@@ -146,7 +173,7 @@ def test_refused_counted_and_told(seen, given, reason, remedy):
         (("pbmon.call", "track_revenue"), ("pbmon.reason", reason)): 1
     }
     assert REVENUE not in seen.metrics
-    assert "pbmon.transactions" not in seen.metrics
+    assert set(transactions(seen).values()) == {0}
     (log,) = seen.logs
     assert remedy in log.message
     assert (log.logger, log.level) == ("pbmon.api", "WARNING")

@@ -39,6 +39,19 @@ PRIVATE = {
     ("telemetry/logs.py", "opentelemetry._logs.LogRecord"),
     ("telemetry/logs.py", "opentelemetry._logs.NoOpLogger"),
     ("telemetry/logs.py", "opentelemetry._logs.SeverityNumber"),
+    # Where the SDK keeps its series: to cap them, and to start again after a fork.
+    *(
+        ("telemetry/meters.py", name)
+        for name in (
+            "provider._measurement_consumer", "provider._meters", "consumer._lock",
+            "consumer._reader_storages", "storage._lock",
+            "storage._instrument_view_instrument_matches", "match._lock",
+            "match._attributes_aggregation", "match._view", "match._instrument_class_aggregation",
+            "view._aggregation", "view._exemplar_reservoir_factory", "kind._create_aggregation",
+            "aggregation._attributes", "meter._instrument_registration_lock",
+            "meter._instrument_ids_lock", "reader._lock", "reader._export_lock",
+        )
+    ),
     # CPython's documented name for the caller's frame.
     ("business/refusals.py", "sys._getframe"),
     ("telemetry/queries.py", "sys._getframe"),

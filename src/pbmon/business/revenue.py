@@ -28,6 +28,7 @@ class ProcessTotals:
         self._minor: dict[str, int] = {}
         self._transactions = signals.Counts(catalog.TRANSACTIONS, meter)
         signals.observe(catalog.REVENUE, self._observe, meter=meter)
+        signals.enlist(self)
 
     def charge(self, minor: int, currency: str, transaction_id: str, status: str) -> Verdict:
         if status == "completed":
@@ -40,6 +41,11 @@ class ProcessTotals:
             )
         ).up()
         return Accepted()
+
+    def forget(self) -> None:
+        """In a forked child: start every currency at 0."""
+        self._lock = threading.Lock()
+        self._minor = dict.fromkeys(self._minor, 0)
 
     def _observe(self) -> Iterable[Observation]:
         with self._lock:

@@ -54,6 +54,7 @@ class Requests:
         signals.observe(catalog.BUDGET_THRESHOLD, self._thresholds, meter=meter)
         signals.observe(catalog.BUDGET_ALLOWED, self._allowed, meter=meter)
         self.open_websockets = 0
+        signals.enlist(self)
         self.apply(settings)
 
     def apply(self, settings: Settings) -> None:
@@ -68,6 +69,10 @@ class Requests:
         self.annotates = "upstream" in map(settings.hook_mode, _ASGI_HOOKS)
         for budget in settings.budgets.all:  # at 0 from the start: the first breach is a rise
             self.budget_cells(budget)
+
+    def forget(self) -> None:
+        """In a forked child: the open WebSockets are the parent's."""
+        self.open_websockets = 0
 
     @property
     def histogram(self) -> Histogram:
