@@ -7,6 +7,8 @@ application wrote to a file and what the sink acknowledged; nothing is asked of 
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +16,7 @@ from functools import partial
 
 from tests.faults import sink
 from tests.faults.lab import App, Lab
-from tests.faults.load import flood
+from tests.faults.load import Generator, flood
 from tests.faults.sink import Mode
 
 MEMORY_BYTES = 5 * 2**20
@@ -121,11 +123,11 @@ def keep_books(
 
     def waiting() -> dict[str, float]:
         left = {"traces": 0.0, "logs": 0.0}
-        for (signal, outcome), value in lab.by_attribute(
+        for (name, outcome), value in lab.by_attribute(
             "pbmon.spool.records", "pbmon.signal", "pbmon.outcome"
         ).items():
-            if signal in left:
-                left[str(signal)] += value if outcome == "accepted" else -value
+            if name in left:
+                left[str(name)] += value if outcome == "accepted" else -value
         return left
 
     if not lab.total("pbmon.spool.records"):
@@ -200,7 +202,7 @@ def _terminated(
         if is_hanging:
             lab.sink.become(sink.hanging())
         under_way = lab.loading(app, 60.0)
-        lab.wait(lambda: len(under_way.load.answered) >= lab.rate / 2, "load under way")
+        _await(lab, under_way, 0.5)
         exit_s = app.terminate()
         lab.ended(under_way.stop())
         if is_hanging:
@@ -239,8 +241,7 @@ def _killed(name: str, is_outage: bool, stack: str, scale: Scale) -> Result:
         if is_outage:
             lab.sink.become(sink.refused())
         under_way = lab.loading(app, 60.0)
-        enough = lab.rate * scale.pick(20.0 if is_outage else 4.0, 1.0)
-        lab.wait(lambda: len(under_way.load.answered) >= enough, "load under way", 60.0)
+        _await(lab, under_way, scale.pick(20.0 if is_outage else 4.0, 1.0))
         app.kill()
         killed = lab.ended(under_way.stop())
         lab.sink.become(sink.ok())
@@ -249,18 +250,46 @@ def _killed(name: str, is_outage: bool, stack: str, scale: Scale) -> Result:
         lab.settle(app, scale.patience_s)
         result = _measure(name, lab)
         keep_books(result, lab, app, is_exact=False)
-        spans, logs, counts = lab.missing_spans(), lab.missing_logs(), lab.missing_counts()
-    rate = killed.rate
-    records_s = max(spans / 2, logs) / rate
-    counts_s = counts / 2 / rate
+        _require_little_lost(result, lab, killed.rate)
+    return result
+
+
+def _worker_killed(name: str, stack: str, scale: Scale) -> Result:
+    """One of two workers dies, as the kernel ends one for its memory; the server starts another."""
+    with Lab(stack, "gunicorn") as lab:
+        lab.rate = scale.pick(100.0, 200.0)
+        app = lab.start()
+        under_way = lab.loading(app, 60.0)
+        _await(lab, under_way, scale.pick(8.0, 2.0))
+        os.kill(app.children()[0], signal.SIGKILL)
+        _await(lab, under_way, scale.pick(12.0, 3.0))
+        killed = lab.ended(under_way.stop())
+        lab.settle(app, scale.patience_s)
+        app.terminate()  # gunicorn has no way to ask every worker for a flush
+        result = _measure(name, lab)
+        keep_books(result, lab, is_exact=False)
+        _require_little_lost(result, lab, killed.rate)
+    return result
+
+
+def _await(lab: Lab, under_way: Generator, seconds: float) -> None:
+    """Until as many were answered as belong to the time."""
+    enough = lab.rate * seconds
+    lab.wait(lambda: len(under_way.load.answered) >= enough, "load under way", 60.0)
+
+
+def _require_little_lost(result: Result, lab: Lab, rate: float) -> None:
+    """rate: requests per second at the moment of the kill."""
+    records_s = max(lab.missing_spans() / 2, lab.missing_logs()) / rate
+    counts_s = lab.missing_counts() / 2 / rate
     result.figures["lost"] = f"{records_s:.2f} s of records, {counts_s:.2f} s of counts"
     result.require(records_s <= KILLED_RECORDS_S, f"≤ {KILLED_RECORDS_S} s of spans and logs")
     result.require(counts_s <= KILLED_COUNTS_S, f"≤ {KILLED_COUNTS_S} s of counters")
-    return result
 
 
 EXPERIMENTS["SIGKILL"] = partial(_killed, "SIGKILL", False)
 EXPERIMENTS["outage, SIGKILL"] = partial(_killed, "outage, SIGKILL", True)
+EXPERIMENTS["SIGKILL of a worker"] = partial(_worker_killed, "SIGKILL of a worker")
 
 
 def _burst(name: str, stack: str, scale: Scale) -> Result:

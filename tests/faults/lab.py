@@ -69,6 +69,13 @@ class App:
         """Anonymous bytes."""
         return int(self.get("/memory"))
 
+    def children(self) -> list[int]:
+        """Process ids of its workers."""
+        pid = self.process.pid
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+
     def terminate(self) -> float:
         """SIGTERM, as a deploy sends it; seconds to the exit."""
         start_s = time.monotonic()

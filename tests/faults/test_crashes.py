@@ -12,6 +12,7 @@ from tests.faults.reduced import prove
     [
         "SIGKILL",
         "outage, SIGKILL",
+        "SIGKILL of a worker",
         "fork after counting",
     ],
 )
