@@ -172,7 +172,7 @@ def _outage(name: str, mode: Callable[[], Mode], full_s: float, stack: str, scal
     result.figures["p50"] = f"{calm.p50_s * 1000:.2f} → {storm.p50_s * 1000:.2f} ms"
     result.figures["recovered in"] = f"{took_s:.1f} s"
     _require_nothing_lost(result)
-    if scale is FULL:  # the reduced forms load faster than they warm up
+    if scale == FULL:  # the reduced forms load faster than they warm up
         result.require(grown <= MEMORY_BYTES, f"memory +5 MB ({result.figures['memory']})")
     return result
 
@@ -430,7 +430,7 @@ def _cardinality(name: str, stack: str, scale: Scale) -> Result:
     result.figures["memory"] = f"{grown / 2**20:+.1f} MB"
     result.require(series <= 2000, f"2,000 series an instrument ({result.figures['series']})")
     result.require(names <= ROUTES + 1, f"{ROUTES + 1} span names ({names})")
-    if scale is FULL:
+    if scale == FULL:
         result.require(grown <= MEMORY_BYTES, f"memory +5 MB ({result.figures['memory']})")
     return result
 

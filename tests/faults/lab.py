@@ -88,11 +88,7 @@ class App:
 
     def kill(self) -> None:
         """SIGKILL to the process and what it started."""
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self.process.wait()
+        _kill(self.process)
 
     def log(self) -> str:
         return self._log.read_text(errors="replace")
@@ -103,6 +99,14 @@ class App:
             return self.get("/ready") == "ready"
         except (OSError, http.client.HTTPException):
             return False
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)  # its group outlives it while a worker does
+    except ProcessLookupError:
+        pass
+    process.wait()
 
 
 class Lab:
@@ -122,7 +126,7 @@ class Lab:
         """Observed requests that carry no number."""
         self.rate = 100.0
         self._truth = self.home / "truth"
-        self._apps: list[App] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._next = 0
 
     def __enter__(self) -> Self:
@@ -130,8 +134,8 @@ class Lab:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for app in self._apps:
-            app.kill()
+        for process in self._processes:
+            _kill(process)
         self.sink.__exit__()
         shutil.rmtree(self.home, ignore_errors=True)
 
@@ -164,7 +168,7 @@ class Lab:
         found = shutil.which((launcher + command)[0], path=environment["PATH"])
         assert found is not None, command
         with open(self.home / "log", "ab") as log:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [found, *(launcher + command)[1:]],
                 cwd=self.home,
                 env=environment,
@@ -173,6 +177,8 @@ class Lab:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._processes.append(process)
+        return process
 
     def _write_clock(self) -> Path:
         """Do what the launcher does in a new process, after the clock is replaced."""
@@ -192,8 +198,10 @@ class Lab:
         (port,) = free_ports(1)
         process = self.spawn(SERVERS[self.server](port), **variables)
         app = App(process, port, self.home / "log")
-        self._apps.append(app)
-        wait_until(app.is_ready, f"{self.server}\n{app.log()}", START_S)
+        try:
+            wait_until(app.is_ready, self.server, START_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{app.log()}") from None
         return app
 
     def load(self, app: App, seconds: float, rate: float | None = None) -> Load:
