@@ -294,6 +294,29 @@ WINDOW = Attribute(
 CALL = Attribute("pbmon.call", "string", "Function of pbmon's API that refused its input.")
 REASON = Attribute("pbmon.reason", "string", "Why, as a short fixed word.")
 
+SIGNAL = Attribute(
+    "pbmon.signal", "string", "What was on its way.", values=("traces", "metrics", "logs")
+)
+OUTCOME = Attribute(
+    "pbmon.outcome",
+    "string",
+    "accepted = delivered + dropped + what waits. refused: never accepted, as the spool was full.",
+    values=("accepted", "delivered", "dropped", "refused"),
+)
+COMPONENT_TYPE = Attribute(
+    "otel.component.type", "string", "Kind of the telemetry's component.", "development"
+)
+COMPONENT_NAME = Attribute(
+    "otel.component.name", "string", "The component, unique in its process.", "development"
+)
+SAMPLING_RESULT = Attribute(
+    "otel.span.sampling_result",
+    "string",
+    "What the sampler decided.",
+    "development",
+    ("DROP", "RECORD_ONLY", "RECORD_AND_SAMPLE"),
+)
+
 LOG_FORMAT_ERROR = Attribute(
     "pbmon.log.format_error",
     "boolean",
@@ -452,6 +475,92 @@ REFUSED_MEASUREMENTS = Metric(
     (REASON,),
     reasons=("type", "not_finite", "negative", "out_of_range", "attributes"),
 )
+
+# --- metrics: the telemetry's own --------------------------------------------------------------
+
+SPOOL_RECORDS = Metric(
+    "pbmon.spool.records",
+    "counter",
+    "{record}",
+    "Spans, data points and log records by what became of them in the spool.",
+    (SIGNAL, OUTCOME, REASON),
+)
+SPOOL_SIZE = Metric(
+    "pbmon.spool.size", "gauge", "By", "Bytes of this process's spool on the disk.", (SIGNAL,)
+)
+SPOOL_REPLACED = Metric(
+    "pbmon.spool.replaced_values",
+    "counter",
+    "{value}",
+    "Values that OTLP can't carry, and what was put in their place: see `pbmon.replaced_values`.",
+    (SIGNAL, REASON),
+)
+
+
+def _sdk(name: str, kind: Kind, unit: str, meaning: str, *attributes: Attribute) -> Metric:
+    return Metric(f"otel.sdk.{name}", kind, unit, meaning, attributes, stability="development")
+
+
+_COMPONENT = (COMPONENT_TYPE, COMPONENT_NAME)
+
+SDK_SPAN_STARTED = _sdk(
+    "span.started", "counter", "{span}", "Spans started, by what was decided.", SAMPLING_RESULT
+)
+SDK_SPAN_LIVE = _sdk(
+    "span.live", "updowncounter", "{span}", "Recording spans not ended yet.", SAMPLING_RESULT
+)
+SDK_LOG_CREATED = _sdk("log.created", "counter", "{log_record}", "Log records made.")
+SDK_SPAN_PROCESSED = _sdk(
+    "processor.span.processed", "counter", "{span}",
+    "Spans that reached the spool, or with an error.type did not.", *_COMPONENT, ERROR_TYPE,
+)  # fmt: skip
+SDK_LOG_PROCESSED = _sdk(
+    "processor.log.processed", "counter", "{log_record}",
+    "Log records that reached the spool, or with an error.type did not.", *_COMPONENT, ERROR_TYPE,
+)  # fmt: skip
+SDK_SPAN_QUEUE_SIZE = _sdk(
+    "processor.span.queue.size", "updowncounter", "{span}", "Spans before the spool.", *_COMPONENT
+)
+SDK_LOG_QUEUE_SIZE = _sdk(
+    "processor.log.queue.size", "updowncounter", "{log_record}", "Log records before the spool.",
+    *_COMPONENT,
+)  # fmt: skip
+SDK_SPAN_QUEUE_CAPACITY = _sdk(
+    "processor.span.queue.capacity", "updowncounter", "{span}",
+    "Spans that may stand before the spool until a request's own thread has to write.",
+    *_COMPONENT,
+)  # fmt: skip
+SDK_LOG_QUEUE_CAPACITY = _sdk(
+    "processor.log.queue.capacity", "updowncounter", "{log_record}",
+    "Log records that may stand before the spool until the logging thread has to write.",
+    *_COMPONENT,
+)  # fmt: skip
+SDK_SPAN_EXPORTED = _sdk(
+    "exporter.span.exported", "counter", "{span}",
+    "Spans that a receiver took, or with an error.type that were given up.",
+    *_COMPONENT, ERROR_TYPE,
+)  # fmt: skip
+SDK_LOG_EXPORTED = _sdk(
+    "exporter.log.exported", "counter", "{log_record}",
+    "Log records that a receiver took, or with an error.type that were given up.",
+    *_COMPONENT, ERROR_TYPE,
+)  # fmt: skip
+SDK_DATA_POINT_EXPORTED = _sdk(
+    "exporter.metric_data_point.exported", "counter", "{data_point}",
+    "Data points that a receiver took, or with an error.type that were given up.",
+    *_COMPONENT, ERROR_TYPE,
+)  # fmt: skip
+SDK_SPAN_INFLIGHT = _sdk(
+    "exporter.span.inflight", "updowncounter", "{span}", "Spans in a request.", *_COMPONENT
+)
+SDK_LOG_INFLIGHT = _sdk(
+    "exporter.log.inflight", "updowncounter", "{log_record}", "Log records in a request.",
+    *_COMPONENT,
+)  # fmt: skip
+SDK_DATA_POINT_INFLIGHT = _sdk(
+    "exporter.metric_data_point.inflight", "updowncounter", "{data_point}",
+    "Data points in a request.", *_COMPONENT,
+)  # fmt: skip
 
 METRICS: tuple[Metric, ...] = tuple(m for m in tuple(globals().values()) if isinstance(m, Metric))
 ATTRIBUTES: tuple[Attribute, ...] = tuple(

@@ -221,6 +221,9 @@ class Runtime:
     open_websockets: Callable[[], int] = lambda: 0
     watch_loop: Callable[[], None] = lambda: None
     """Measure from now on how late the event loop is that runs here; once for each loop."""
+    accounts: Callable[[], Mapping[str, Mapping[str, int]]] = dict
+    """Signal → what became of its items in this process: accepted, delivered, waiting, and
+    `dropped <reason>`, `refused <reason>`. accepted = delivered + waiting + all dropped."""
     hooks: dict[str, HookState] = field(default_factory=dict)
     configured: bool = False
 

@@ -76,8 +76,21 @@ class Settings:
     endpoint: str = _setting(
         "http://localhost:4318",
         parsing.url,
-        "Base URL of the OTLP receiver; /v1/traces and /v1/metrics are added to it.",
+        "Base URL of the OTLP receiver; /v1/traces, /v1/metrics and /v1/logs are added to it.",
         "OTEL_EXPORTER_OTLP_ENDPOINT",
+    )
+    state_dir: str | None = _setting(
+        None,
+        parsing.text,
+        "Directory of the spool, where telemetry waits. Unset: the first of systemd's "
+        "STATE_DIRECTORY, XDG_STATE_HOME, ~/.local/state and the temporary directory that can "
+        "be used.",
+    )
+    logs: bool = _setting(
+        False,
+        parsing.flag,
+        "Send the records of Python's logging as well, with their trace.",
+        "OTEL_PYTHON_LOGGING_AUTO_INSTRUMENTATION_ENABLED",
     )
     engine: str = _setting(
         "sdk", parsing.one_of("sdk"), "Telemetry engine; sdk is OpenTelemetry's own."

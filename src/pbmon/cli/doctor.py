@@ -19,7 +19,8 @@ from urllib.parse import unquote, urlsplit
 
 from pbmon import catalog, privacy, runtime, settings, wiring
 from pbmon.budgets import Budget
-from pbmon.telemetry import exporters, providers, statements
+from pbmon.spool import directory, inspection
+from pbmon.telemetry import exporters, providers, statements, transport
 
 NAME = "doctor"
 HELP = "Show hooks, engine, settings with their sources, and whether the exporter is reachable."
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"\nService: {providers.service_name(resolved)}\nEngine: {resolved.engine}")
     _print_settings(resolved)
     good &= _print_exporters(resolved)
+    good &= _print_spool(resolved)
     if problems:
         print("\nProblems")
         for problem in problems:
@@ -140,7 +142,7 @@ def _shown(name: str, value: Any) -> str:  # noqa: PLR0911 - one line for each s
 def _print_exporters(resolved: settings.Settings) -> bool:
     print("\nExport")
     good = True
-    for signal in ("traces", "metrics"):
+    for signal in ("traces", "metrics", *(("logs",) if resolved.logs else ())):
         for name in exporters.names(signal) or ["none"]:
             if name in ("otlp", "otlp_proto_http", "otlp_proto_grpc"):
                 where = exporters.endpoint(signal, resolved)
@@ -154,6 +156,44 @@ def _print_exporters(resolved: settings.Settings) -> bool:
                 + (f": {trouble}" if trouble else "")
             )
     return good
+
+
+def _print_spool(resolved: settings.Settings) -> bool:
+    """Where telemetry waits, and what does."""
+    print("\nState directory")
+    service = providers.service_name(resolved)
+    for path in directory.candidates(resolved.state_dir):
+        trouble = _unusable(path, service)
+        if trouble:
+            print(f"  ✗ {trouble}")
+            continue
+        place = path / "spool" / directory.slug(service)
+        print(f"    {place}")
+        for seen in inspection.look(place):
+            waits = ", ".join(f"{n} {_ITEMS[c]}" for c, n in seen.waiting.items() if n)
+            state = "running" if seen.running else "ended; the next process delivers it"
+            print(f"    {seen.name}: {state}, waiting: {waits or 'nothing'}, {seen.size:,} bytes")
+        return True
+    print("  ✗ no directory can be used: what waits is lost with the process; set PBMON_STATE_DIR")
+    return False
+
+
+_ITEMS = {"traces": "spans", "metrics": "data points", "logs": "log records", "events": "events"}
+
+
+def _unusable(path: Path, service: str) -> str:
+    """Why a state directory can't be used, or an empty text; nothing is made."""
+    nearest = path
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if nearest != path or not (path / "spool").exists():
+        writable = nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)
+        return "" if writable else f"{path} can't be made: {nearest} can't be written to"
+    try:
+        directory.Home(path, service)
+    except directory.UnusableError as error:
+        return str(error)
+    return ""
 
 
 def _unreachable(signal: str, where: str, protocol: str) -> str:
@@ -178,7 +218,7 @@ def _unreachable(signal: str, where: str, protocol: str) -> str:
 
 
 def _empty_export(signal: str, where: str) -> urllib.request.Request:
-    headers = {"Content-Type": "application/x-protobuf", **_headers(signal)}
+    headers = {"Content-Type": "application/x-protobuf", **transport.headers(signal)}
     parts = urlsplit(where)
     userinfo, at, place = parts.netloc.rpartition("@")
     if at:  # urllib would take it for the host's name
@@ -186,17 +226,6 @@ def _empty_export(signal: str, where: str) -> urllib.request.Request:
         token = base64.b64encode(unquote(userinfo).encode()).decode()
         headers.setdefault("authorization", f"Basic {token}")
     return urllib.request.Request(where, data=b"", headers=headers)  # noqa: S310
-
-
-def _headers(signal: str) -> dict[str, str]:
-    """OTEL_EXPORTER_OTLP_HEADERS as the exporters read it; malformed parts are left out."""
-    from opentelemetry.util.re import parse_env_headers
-
-    exporters.hide_headers()
-    found = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_HEADERS") or os.environ.get(
-        "OTEL_EXPORTER_OTLP_HEADERS", ""
-    )
-    return dict(parse_env_headers(found, liberal=True))
 
 
 def _cause(error: Exception) -> str:

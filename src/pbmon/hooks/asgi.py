@@ -22,8 +22,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[Any]]
 
-FLUSH_S = 5.0
-"""How long a shutdown waits for what is still to be sent."""
+FLUSH_S = 3.0
+"""How long a shutdown waits for what is still to be sent; what is left waits on the disk."""
 
 # These only say that the client left, which is not the application's failure. By name, since no
 # framework or server is imported here: Starlette's, uvicorn's, Litestar's.

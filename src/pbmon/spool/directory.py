@@ -146,6 +146,16 @@ def lock(fd: int) -> bool:
     return True
 
 
+def is_free(fd: int) -> bool:
+    """Whether nobody has a ledger's lock; it is not taken."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    fcntl.flock(fd, fcntl.LOCK_UN)
+    return True
+
+
 def _make_private(path: Path) -> None:
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from opentelemetry import metrics, trace
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry import _logs, metrics, trace
+from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
@@ -22,11 +22,17 @@ from opentelemetry.semconv.attributes import service_attributes, telemetry_attri
 
 from pbmon import catalog, signals
 from pbmon.settings import Settings
-from pbmon.telemetry import exporters, sampling
-from pbmon.telemetry.exporters import MetricDelivery, SpanDelivery
+from pbmon.telemetry import encoding, exporters, logs, meters, sampling
+from pbmon.telemetry.accounts import Accounts
+from pbmon.telemetry.delivery import Delivery
+from pbmon.telemetry.pipeline import Pipeline, interval_s
+from pbmon.telemetry.processors import SpooledLogs, SpooledMetrics, SpooledSpans
+from pbmon.telemetry.sampling import CountedSampler
 
 _GRACE_S = 0.5
 _POLL_S = 0.02
+_SHARE_OF_METRICS = 0.3
+"""Of a flush's time, for the metrics that say how the rest of it went."""
 
 
 def resource(settings: Settings) -> Resource:
@@ -54,74 +60,170 @@ def _attributes(settings: Settings) -> Mapping[str, str]:
 
 
 class Providers:
-    """Tracer and meter provider, with the exporters behind them."""
+    """Tracer, meter and logger provider, and the way from them to the receivers."""
 
     def __init__(self, settings: Settings) -> None:
-        self._deliveries: list[Any] = []
         self._own: list[Any] = []
         self._kept: list[Any] = []
+        self._foreign: list[Any] = []
+        self._meters: meters.CheckedMeterProvider | None = None
+        self._reader: SpooledMetrics | None = None
+        self._log_handler: logs.LogHandler | None = None
         self._gave_up = False
+        self._closed = False
         self.kept: list[str] = []
         """What the application had set; it is flushed, and never shut down by us."""
-        self._closed = False
+        wanted = self._wanted(settings)
+        self.delivery = Delivery(settings, service_name(settings), wanted)
+        self.pipeline = Pipeline(self.delivery.queue, self.delivery.books)
+        self.pipeline.on_spooled = self.delivery.spooled
+        self.pipeline.every_second = self._look_around
+        self.pipeline.export_interval_s = interval_s("OTEL_METRIC_EXPORT_INTERVAL", 60_000)
+        self.accounts = Accounts(self.pipeline, self.delivery)
         described = resource(settings)
-        self._start_traces(settings, described)
-        self._start_metrics(settings, described)
+        self._start_traces(settings, described, "traces" in wanted)
+        self._start_metrics(settings, described, "metrics" in wanted)
+        if settings.logs:
+            self._start_logs(settings, described, "logs" in wanted)
+        self.pipeline.start()
 
-    def _start_traces(self, settings: Settings, described: Resource) -> None:
+    def _wanted(self, settings: Settings) -> dict[str, str]:
+        """Signal → the OTLP exporter asked for; two of them for one signal are one."""
+        wanted = {}
+        for signal in ("traces", "metrics", "logs"):
+            for name in exporters.names(signal):
+                if name in exporters.OTLP and not exporters.missing(signal, name):
+                    wanted[signal] = name
+        return wanted
+
+    def _others(self, signal: str, settings: Settings) -> list[Any]:
+        """The exporters of a signal that are not OTLP, or not installed."""
+        built = []
+        for name in exporters.names(signal):
+            if name in exporters.OTLP and not exporters.missing(signal, name):
+                continue
+            with signals.guard(f"{signal} exporter {name}"):
+                try:
+                    built.append(exporters.build(signal, name, settings))
+                except exporters.ExporterError as error:
+                    signals.tell(f"exporter:{signal}", "pbmon: %s", error)
+        return built
+
+    def _start_traces(self, settings: Settings, described: Resource, otlp: bool) -> None:
         if _is_set(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             self._keep("tracer provider", trace.get_tracer_provider())
             return
         provider = TracerProvider(
             resource=described, sampler=sampling.from_environment(), shutdown_on_exit=False
         )
-        for name in exporters.names("traces"):
-            delivery = SpanDelivery(name, settings)
-            self._deliveries.append(delivery.delivery)
-            provider.add_span_processor(BatchSpanProcessor(delivery))
+        if otlp:
+            provider.sampler = self.accounts.sampler = CountedSampler(provider.sampler)
+            spans = SpooledSpans(self.pipeline.intake("traces", encoding.encode_spans))
+            self.accounts.spans = spans
+            provider.add_span_processor(spans)
+        for exporter in self._others("traces", settings):
+            provider.add_span_processor(BatchSpanProcessor(exporter))
         trace.set_tracer_provider(provider)
         self._own.append(provider)
 
-    def _start_metrics(self, settings: Settings, described: Resource) -> None:
+    def _start_metrics(self, settings: Settings, described: Resource, otlp: bool) -> None:
         from opentelemetry.metrics._internal import _ProxyMeterProvider
 
         if _is_set(metrics.get_meter_provider(), _ProxyMeterProvider):
             self._keep("meter provider", metrics.get_meter_provider())
             return
         readers: list[MetricReader] = []
-        for name in exporters.names("metrics"):
-            with signals.guard(f"metrics exporter {name}"):
-                try:
-                    delivery = MetricDelivery(name, settings)
-                except exporters.ExporterError as error:
-                    signals.tell("exporter:metrics", "pbmon: %s", error)
-                    continue
-                self._deliveries.append(delivery.delivery)
-                readers.append(PeriodicExportingMetricReader(delivery))
-        provider = MeterProvider(metric_readers=readers, resource=described, shutdown_on_exit=False)
+        if otlp:
+            self._reader = SpooledMetrics(
+                meters.preferred_temporality(os.environ), meters.preferred_aggregation(os.environ)
+            )
+            readers.append(self._reader)
+        readers += [
+            PeriodicExportingMetricReader(exporter)
+            for exporter in self._others("metrics", settings)
+        ]
+        provider = meters.CheckedMeterProvider(
+            metric_readers=readers, resource=described, shutdown_on_exit=False
+        )
         metrics.set_meter_provider(provider)
+        self._meters = provider
         self._own.append(provider)
+        if self._reader is not None:
+            self.pipeline.collect = self._collect
+
+    def _collect(self, whole: bool) -> encoding.Encoded | None:
+        if self._reader is None or self._meters is None:
+            return None
+        if whole:
+            return self._reader.take(whole=True)
+        with self._meters.replaying():
+            return self._reader.take(whole=False)
+
+    def _start_logs(self, settings: Settings, described: Resource, otlp: bool) -> None:
+        from opentelemetry._logs._internal import ProxyLoggerProvider
+
+        provider: Any = _logs.get_logger_provider()
+        if _is_set(provider, ProxyLoggerProvider):
+            self._keep("logger provider", provider)
+        else:
+            provider = LoggerProvider(resource=described, shutdown_on_exit=False)
+            if otlp:
+                records = SpooledLogs(self.pipeline.intake("logs", encoding.encode_logs))
+                self.accounts.logs = records
+                provider.add_log_record_processor(records)
+            for exporter in self._others("logs", settings):
+                from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+
+                provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+            _logs.set_logger_provider(provider)
+            self._own.append(provider)
+        self._log_handler = logs.attach(provider)
 
     def _keep(self, what: str, provider: Any) -> None:
         self.kept.append(what)
         if hasattr(provider, "force_flush"):
             self._kept.append(provider)
 
+    def _look_around(self) -> None:
+        """About once a second, in the pipeline's thread."""
+        self.delivery.look_after_orphans()
+        if self._log_handler is not None:
+            logs.ensure(self._log_handler)
+
     def apply(self, settings: Settings) -> None:
         """Settings made in code after the launcher: name and endpoint for all that follows."""
         update = Resource(dict(_attributes(settings)))
         for provider in self._own:
             provider._update_resource(update)  # noqa: SLF001 - the SDK's own way after a fork
-        for delivery in self._deliveries:
-            delivery.apply(settings)
+        self.delivery.apply(settings)
+        if settings.logs and self._log_handler is None:
+            self._start_logs(settings, resource(settings), "logs" in self.delivery.senders)
+
+    def forget(self) -> None:
+        """In a forked child: it begins with nothing counted, nothing queued, its own spool."""
+        self.delivery.forget()
+        self.pipeline.forget(self.delivery.queue)
+        self.accounts.forget()
+        if self._meters is not None:
+            meters.forget(self._meters)
+        if self._reader is not None:
+            self._reader.forget()
+        self._gave_up = self._closed = False
+        self.pipeline.start()
+
+    # --- flush and shutdown ---
+
+    def hand_over(self) -> None:
+        """Put everything into the spool, in milliseconds; nothing is sent."""
+        self.pipeline.drain_all()
+        self.pipeline.keep_metrics()
 
     def flush(self, timeout_s: float) -> bool:
         """Send everything now. True if all of it was handed over within the time."""
-        providers = (*self._own, *self._kept)
-        return self._hand_over(timeout_s, [_flusher(p, timeout_s) for p in providers])
+        return self._flush(timeout_s, [_flusher(p, timeout_s) for p in (*self._own, *self._kept)])
 
     def shutdown(self, timeout_s: float) -> bool:
-        """Flush, then stop; one deadline over all signals.
+        """Flush, then stop; one deadline over all signals. What is left waits on the disk.
 
         After a flush that got nowhere, as at a server's shutdown, it is not waited for again.
         """
@@ -130,25 +232,27 @@ class Providers:
         self._closed = True
         if self._gave_up:
             timeout_s = min(timeout_s, _GRACE_S)
+        if self._log_handler is not None:
+            logs.detach(self._log_handler)
         flushers = [_flusher(p, timeout_s) for p in self._kept]
-        return self._hand_over(timeout_s, [*flushers, *(p.shutdown for p in self._own)])
+        done = self._flush(timeout_s, [*flushers, *(p.shutdown for p in self._own)])
+        self.pipeline.stop()
+        with signals.guard("leaving the spool"):
+            self.delivery.close()
+        return done
 
-    def _hand_over(self, timeout_s: float, tasks: list[Callable[[], Any]]) -> bool:
-        # The SDK's processors say that they called the exporter, not that it succeeded.
-        before = self._failures()
-        done = _within(timeout_s, tasks, self._is_hopeless)
+    def _flush(self, timeout_s: float, others: list[Callable[[], Any]]) -> bool:
+        deadline_s = time.monotonic() + timeout_s
+        self.hand_over()
+        early_s = deadline_s - _SHARE_OF_METRICS * timeout_s
+        done = self.delivery.flush(("traces", "logs"), early_s)
+        # Last, so that these metrics say what became of all the rest.
+        self.pipeline.export_metrics()
+        done &= self.delivery.flush(("metrics",), deadline_s)
+        left_s = max(_GRACE_S, deadline_s - time.monotonic())
+        done &= _within(left_s, others)
         self._gave_up = not done
-        if not done:
-            for delivery in self._deliveries:
-                if delivery.hopeless.is_set():
-                    delivery.tell()
-        return done and self._failures() == before
-
-    def _is_hopeless(self) -> bool:
-        return any(delivery.hopeless.is_set() for delivery in self._deliveries)
-
-    def _failures(self) -> int:
-        return sum(delivery.failures for delivery in self._deliveries)
+        return done
 
 
 def _is_set(provider: object, proxy: type) -> bool:
@@ -159,16 +263,10 @@ def _flusher(provider: Any, timeout_s: float) -> Callable[[], Any]:
     return lambda: provider.force_flush(int(timeout_s * 1000))
 
 
-def _within(
-    timeout_s: float,
-    tasks: list[Callable[[], Any]],
-    hopeless: Callable[[], bool] = lambda: False,
-) -> bool:
+def _within(timeout_s: float, tasks: list[Callable[[], Any]]) -> bool:
     """Run the tasks side by side and wait for them until the deadline, never longer.
 
-    hopeless: from then on only _GRACE_S more, for what goes somewhere else.
-
-    Daemon threads: the stock exporters may sleep through a shutdown while they retry.
+    Daemon threads: a foreign exporter may sleep through a shutdown while it retries.
     """
     done: list[bool] = []
 
@@ -186,12 +284,8 @@ def _within(
             run(task)
         else:
             threads.append(thread)
-    given_up = False
-    while any(t.is_alive() for t in threads) and (left_s := deadline - time.monotonic()) > 0:
-        if not given_up and hopeless():
-            given_up, deadline = True, min(deadline, time.monotonic() + _GRACE_S)
-        for thread in threads:
-            thread.join(min(left_s, _POLL_S))
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
     return len(done) == len(tasks) and all(done)
 
 

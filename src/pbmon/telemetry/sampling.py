@@ -11,11 +11,13 @@ import ipaddress
 import os
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context, create_key, get_value, set_value
 from opentelemetry.sdk.trace.sampling import (
     ALWAYS_ON,
+    Decision,
     ParentBased,
     Sampler,
     SamplingResult,
@@ -24,6 +26,7 @@ from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
 from pbmon.parsing import Network
+from pbmon.signals import Cell
 
 _UNTRUSTED = create_key("pbmon-untrusted-peer")
 
@@ -63,6 +66,22 @@ class PeerSampler(Sampler):
 
     def get_description(self) -> str:
         return f"PbmonPeerSampler{{root={self._root.get_description()}}}"
+
+
+class CountedSampler(Sampler):
+    """Any sampler, with a count of what it decided."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+        self.decisions = {decision: Cell() for decision in Decision}
+
+    def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
+        result = self._sampler.should_sample(*args, **kwargs)
+        self.decisions[result.decision].up()
+        return result
+
+    def get_description(self) -> str:
+        return self._sampler.get_description()
 
 
 def mark_untrusted(context: Context) -> Context:

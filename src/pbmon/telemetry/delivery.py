@@ -1,0 +1,215 @@
+"""The spool with its senders, and what dead processes left: everything behind the pipeline."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pbmon import signals
+from pbmon.settings import Settings
+from pbmon.spool import adoption, directory
+from pbmon.spool.adoption import Orphan
+from pbmon.spool.books import Books
+from pbmon.spool.directory import Home, UnusableError
+from pbmon.spool.memory import MemoryQueue
+from pbmon.spool.queue import Spool
+from pbmon.telemetry import transport
+from pbmon.telemetry.pipeline import interval_s
+from pbmon.telemetry.sender import MAX_ITEMS, Sender
+
+_ADOPT_EVERY_S = 5.0
+_GRACE_S = 0.5
+
+_DELAYS = {
+    "traces": ("OTEL_BSP_SCHEDULE_DELAY", 5000.0),
+    "logs": ("OTEL_BLRP_SCHEDULE_DELAY", 1000.0),
+    "metrics": ("", 1000.0),  # collected when it is time to send them
+}
+
+
+def open_queue(settings: Settings, service: str, books: Books) -> Spool | MemoryQueue:
+    """This process's spool in the first usable state directory, else a queue in memory; the
+    latter is one warning with the remedy."""
+    refused = []
+    for path in directory.candidates(settings.state_dir):
+        try:
+            return Spool(Home(path, service), books)
+        except UnusableError as error:
+            refused.append(str(error))
+    signals.tell(
+        "spool",
+        "pbmon: no state directory: %s. Telemetry waits in memory, and what waits is lost with the "
+        "process. Set PBMON_STATE_DIR to a directory that this user can write to.",
+        "; ".join(refused),
+    )
+    return MemoryQueue(books)
+
+
+def described(queue: Any) -> str:
+    """Where a queue is, for people."""
+    return str(queue.home.path) if isinstance(queue, Spool) else "memory"
+
+
+class Delivery:
+    """The senders of this process's queue and of the spools it adopted."""
+
+    def __init__(self, settings: Settings, service: str, names: dict[str, str]) -> None:
+        """names: signal → exporter's name, for those that go by OTLP."""
+        self.books = Books()
+        self._settings = settings
+        self._service = service
+        self.queue: Any = open_queue(settings, service, self.books)
+        self.senders = {signal: self._sender(signal, name) for signal, name in names.items()}
+        self._orphans: list[Orphan] = []
+        self._adopt_at_s = time.monotonic() + 0.2
+        self._closed = False
+
+    def _sender(self, signal: str, name: str) -> Sender:
+        variable, default_ms = _DELAYS[signal]
+        made = Sender(
+            signal,
+            lambda: transport.connect(signal, self._settings, name),
+            delay_s=interval_s(variable, default_ms) if variable else default_ms / 1000,
+            max_items=MAX_ITEMS,
+        )
+        made.sources.append(self.queue)
+        return made
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether what waits survives this process."""
+        return isinstance(self.queue, Spool)
+
+    def spooled(self, signal: str) -> None:
+        """Something was put into the queue."""
+        sender = self.senders.get(signal)
+        if sender is not None:
+            sender.start()
+            if signal == "metrics" or self.queue.waiting(signal) >= sender.max_items:
+                sender.nudge()
+
+    def apply(self, settings: Settings) -> None:
+        """Changed settings: the next request goes to the new endpoint."""
+        self._settings = settings
+        for sender in self.senders.values():
+            sender.reconnect()
+
+    # --- dead processes ---
+
+    def look_after_orphans(self) -> None:
+        """Called about once a second."""
+        if self._closed or not isinstance(self.queue, Spool):
+            return
+        for orphan in [o for o in self._orphans if o.is_done()]:
+            self._bury(orphan)
+        now_s = time.monotonic()
+        if now_s >= self._adopt_at_s:
+            self._adopt_at_s = now_s + _ADOPT_EVERY_S
+            for orphan in adoption.adopt(self.queue.home, self.books, self.queue.directory):
+                self._orphans.append(orphan)
+                for sender in self.senders.values():
+                    sender.sources.append(orphan)
+                    if orphan.waiting(sender.signal):
+                        sender.start()
+                        sender.nudge()
+
+    def _bury(self, orphan: Orphan) -> None:
+        """Its own records are delivered; now its newest metrics, then nothing of it is left."""
+        written = orphan.last_metrics()
+        if written is not None and "metrics" in self.senders:
+            payload, items = last_words(written.payload)
+            if items:
+                if self.queue.append("metrics", payload, items):
+                    return  # no room: it is tried again
+                self.spooled("metrics")
+        self._let_go(orphan)
+
+    def _let_go(self, orphan: Orphan) -> None:
+        self._orphans.remove(orphan)
+        for sender in self.senders.values():
+            sender.sources.remove(orphan)
+        orphan.close()
+
+    # --- the end ---
+
+    def flush(self, signals_: tuple[str, ...], deadline_s: float) -> bool:
+        """Deliver what waits of these signals until the deadline (monotonic).
+
+        Where nobody listens it is given up after a moment.
+        """
+        wanted = [self.senders[s] for s in signals_ if s in self.senders]
+        given_up_s = [float("inf")]
+
+        def skip() -> bool:
+            if given_up_s[0] == float("inf") and any(s.nobody_there for s in wanted):
+                given_up_s[0] = time.monotonic() + _GRACE_S
+            return time.monotonic() > given_up_s[0]
+
+        for sender in wanted:  # all at once; the waiting below is one after the other
+            sender.start()
+            sender.nudge()
+        # Every one of them, also behind one that failed.
+        return not [s for s in wanted if not s.flush(deadline_s, skip)]
+
+    def close(self) -> None:
+        self._closed = True
+        for sender in self.senders.values():
+            sender.stop()
+        for orphan in list(self._orphans):
+            with signals.guard("leaving an adopted spool"):
+                self._let_go(orphan)
+        self.queue.close()
+
+    def forget(self) -> None:
+        """In a forked child: a queue of its own; the parent's, and what it adopted, stay the
+        parent's."""
+        for orphan in self._orphans:
+            orphan.forget()
+        self._orphans.clear()
+        self.books.forget()
+        old = self.queue
+        old.forget()
+        if isinstance(old, Spool):
+            old.home.forget()
+            try:
+                self.queue = Spool(old.home, self.books)
+            except UnusableError as error:
+                signals.tell("spool", "pbmon: %s; telemetry waits in memory", error)
+                self.queue = MemoryQueue(self.books)
+        for signal, sender in list(self.senders.items()):
+            fresh = self.senders[signal] = Sender(
+                signal, sender.connect, delay_s=sender.delay_s, max_items=sender.max_items
+            )
+            fresh.sources.append(self.queue)
+        self._adopt_at_s = time.monotonic() + _ADOPT_EVERY_S
+
+
+def last_words(payload: bytes) -> tuple[bytes, int]:
+    """A dead process's metrics with its up/down counters at 0: nothing of it is open any more.
+
+    Returns the request and its number of data points.
+    """
+    from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+        ExportMetricsServiceRequest,
+    )
+    from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
+
+    request = ExportMetricsServiceRequest.FromString(payload)
+    now_ns = time.time_ns()
+    items = 0
+    for resource in request.resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                kind = metric.WhichOneof("data")
+                points = getattr(metric, kind).data_points if kind else ()
+                items += len(points)
+                if (
+                    kind == "sum"
+                    and not metric.sum.is_monotonic
+                    and metric.sum.aggregation_temporality
+                    == AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+                ):
+                    for point in points:
+                        point.as_int = 0
+                        point.time_unix_nano = max(now_ns, point.time_unix_nano)
+    return request.SerializeToString(), items

@@ -1,0 +1,274 @@
+"""From the SDK's hands to the spool: what ends is queued, encoded in small pieces, written down.
+
+A request's thread only appends to a queue. One thread empties the queues every tenth of a second,
+so a process that is killed loses no more than that, and writes the newest metrics every second.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from pbmon import signals
+from pbmon.spool.books import Books, Entry
+from pbmon.spool.shelf import Source
+from pbmon.telemetry import encoding
+from pbmon.telemetry.encoding import Encoded
+
+CHUNK = 128
+"""Items encoded at once: encoding holds the interpreter, about 50 µs for each."""
+
+QUEUE_CAPACITY = 2048
+"""Items that may wait for the spool; who comes with one more writes a chunk down himself, so that
+a burst is slowed and not lost."""
+
+_DRAIN_S = 0.1
+_SNAPSHOT_S = 1.0
+_SNAPSHOT_SHARE = 50  # the newest metrics may cost one part in so many of the processor's time
+_RECORD_BYTES = 256 * 1024
+
+
+Rows = Mapping[str, Mapping[str, int]]
+"""Channel → field → count, as in the spool's ledger."""
+
+
+class Queue(Source, Protocol):
+    """This process's spool, or what stands in for it."""
+
+    def append(self, channel: str, payload: bytes, items: int) -> str: ...
+
+    def keep_latest(self, payload: bytes, items: int) -> str: ...
+
+    def snapshot(self) -> tuple[Rows, dict[Entry, int]]: ...
+
+    def report(self, rows: Rows) -> None: ...
+
+    def size(self, channel: str) -> int: ...
+
+    def close(self) -> None: ...
+
+    def forget(self) -> None: ...
+
+
+class Intake:
+    """The queue of one signal in front of the spool. put() is on the path of every request."""
+
+    def __init__(
+        self, signal: str, encode: Callable[[list[Any]], Encoded], pipeline: Pipeline
+    ) -> None:
+        self.signal = signal
+        self.encode = encode
+        self.items: deque[Any] = deque()
+        self.processed = 0
+        """Items that have reached the spool or were refused by it."""
+        self._pipeline = pipeline
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def put(self, item: Any) -> None:
+        items = self.items
+        items.append(item)
+        pipeline = self._pipeline
+        if not pipeline.awake:
+            pipeline.wake()
+        elif len(items) > QUEUE_CAPACITY:
+            pipeline.drain(self)
+
+
+class Pipeline:
+    """The queues, the thread that empties them, and the spool behind."""
+
+    def __init__(self, queue: Queue, books: Books) -> None:
+        self.queue = queue
+        self.books = books
+        self.intakes: dict[str, Intake] = {}
+        self.replaced: dict[tuple[str, str], int] = {}
+        """(signal, reason) → values made legal by the encoder."""
+        self.left_out: dict[str, int] = {}
+        """Items that could not be encoded at all, by signal."""
+        self.collect: Callable[[bool], Encoded | None] | None = None
+        """The newest metrics, encoded; the flag asks for a whole collection, with the callbacks
+        of the application."""
+        self.export_interval_s = 60.0
+        self.observed: Rows | None = None
+        self.on_spooled: Callable[[str], None] = lambda signal: None
+        self.every_second: Callable[[], None] = lambda: None
+        self._start()
+
+    def _start(self) -> None:
+        self.awake = False
+        self._locks = {signal: threading.Lock() for signal in ("traces", "metrics", "logs")}
+        self._event = threading.Event()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._snapshot_s = _SNAPSHOT_S
+
+    def intake(self, signal: str, encode: Callable[[Any], Encoded]) -> Intake:
+        made = self.intakes[signal] = Intake(signal, encode, self)
+        return made
+
+    # --- the queues ---
+
+    def wake(self) -> None:
+        self.awake = True
+        self._event.set()
+
+    def drain(self, intake: Intake) -> None:
+        """Write one chunk down, in the calling thread."""
+        with signals.guard(f"spooling {intake.signal}"), self._locks[intake.signal]:
+            chunk: list[Any] = []
+            try:
+                while len(chunk) < CHUNK:
+                    chunk.append(intake.items.popleft())
+            except IndexError:
+                pass
+            if chunk:
+                self._spool(intake.signal, intake.encode(chunk))
+                intake.processed += len(chunk)
+
+    def drain_all(self) -> None:
+        for intake in self.intakes.values():
+            while intake.items:
+                before = len(intake.items)
+                self.drain(intake)
+                if len(intake.items) >= before:
+                    break  # a fault of ours: guard() has said so
+
+    def _spool(self, signal: str, encoded: Encoded) -> None:
+        self._count(signal, encoded)
+        for piece in _pieces(signal, encoded):
+            reason = self.queue.append(signal, piece.payload, piece.items)
+            if reason:
+                signals.tell(
+                    f"spool:{signal}",
+                    "pbmon: the spool takes no more %s (%s); they are refused and counted. Free "
+                    "disk space, or mend the way to the collector",
+                    signal, reason,
+                )  # fmt: skip
+        self.on_spooled(signal)
+
+    def _count(self, signal: str, encoded: Encoded) -> None:
+        for reason, count in encoded.replaced.items():
+            key = (signal, reason)
+            self.replaced[key] = self.replaced.get(key, 0) + count
+        if encoded.left_out:
+            self.left_out[signal] = self.left_out.get(signal, 0) + encoded.left_out
+
+    # --- metrics ---
+
+    def export_metrics(self) -> None:
+        """Collect everything and put it on its way."""
+        self._collect(whole=True)
+
+    def keep_metrics(self) -> None:
+        """Write the newest metrics down for an adopter; nothing is put on its way."""
+        self._collect(whole=False)
+
+    def _collect(self, *, whole: bool) -> None:
+        collect = self.collect
+        if collect is None:
+            return
+        with signals.guard("collecting metrics"), self._locks["metrics"]:
+            encoded = collect(whole)
+            if encoded is None or not encoded.items:
+                return
+            observed, self.observed = self.observed, None
+            if whole:
+                self._spool("metrics", encoded)
+            elif self.queue.keep_latest(encoded.payload, encoded.items):
+                return
+            if observed is not None:
+                self.queue.report(observed)
+
+    def observe_books(self) -> dict[Entry, int]:
+        """For the metric of the books: the totals, and what an adopter need not tell again."""
+        self.observed, totals = self.queue.snapshot()
+        return totals
+
+    # --- the thread ---
+
+    def start(self) -> None:
+        if self._thread is None and not self._stopped:
+            self._thread = threading.Thread(target=self._run, name="pbmon-spool", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:  # the interpreter is exiting: drain_all() does it then
+                self._thread = None
+
+    def _run(self) -> None:
+        now_s = time.monotonic()
+        snapshot_at_s = now_s + self._snapshot_s
+        export_at_s = now_s + self.export_interval_s
+        while not self._stopped:
+            wait_s = min(snapshot_at_s, export_at_s) - time.monotonic()
+            if self._event.wait(max(0.0, min(wait_s, _SNAPSHOT_S))) and not self._stopped:
+                # Company for what came first; afterwards every put wakes anew.
+                threading.Event().wait(_DRAIN_S)
+                self._event.clear()
+                self.awake = False
+                self.drain_all()
+            now_s = time.monotonic()
+            if now_s >= export_at_s:
+                self._collect(whole=True)
+                export_at_s = now_s + self.export_interval_s
+                snapshot_at_s = now_s + self._snapshot_s
+            elif now_s >= snapshot_at_s:
+                began_s = time.thread_time()
+                self._collect(whole=False)
+                cost_s = time.thread_time() - began_s
+                self._snapshot_s = max(_SNAPSHOT_S, cost_s * _SNAPSHOT_SHARE)
+                snapshot_at_s = time.monotonic() + self._snapshot_s
+            with signals.guard("background work"):
+                self.every_second()
+
+    def stop(self) -> None:
+        """No more thread; what comes now is written down by drain_all()."""
+        self._stopped = True
+        self._event.set()
+
+    def forget(self, queue: Queue) -> None:
+        """In a forked child: the parent keeps what it queued; the child begins with nothing."""
+        for intake in self.intakes.values():
+            intake.items = deque()
+            intake.processed = 0
+        self.replaced.clear()
+        self.left_out.clear()
+        self.queue = queue
+        self._start()
+
+
+def _pieces(signal: str, encoded: Encoded) -> list[Encoded]:
+    """A request as records of a size that many fit a segment, where its items allow it."""
+    if len(encoded.payload) <= _RECORD_BYTES or encoded.items <= 1:
+        return [encoded] if encoded.items else []
+    halves = encoding.split(signal, encoded.payload)
+    return [piece for half in halves for piece in _pieces(signal, half)]
+
+
+def positive(value: str) -> float | None:
+    """A finite number above zero, or None."""
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if 0 < number < float("inf") else None
+
+
+def interval_s(name: str, default_ms: float) -> float:
+    """A standard variable of milliseconds, such as OTEL_METRIC_EXPORT_INTERVAL, in seconds."""
+    value = os.environ.get(name, "").strip()
+    if not value:
+        return default_ms / 1000
+    number = positive(value)
+    if number is None:
+        signals.tell(
+            name, "pbmon: %s=%s is no time; set milliseconds, such as %g, which is used now",
+            name, value, default_ms,
+        )  # fmt: skip
+        return default_ms / 1000
+    return number / 1000

@@ -1,0 +1,129 @@
+"""Where the SDK hands over what it made: spans, log records and metrics, into the pipeline."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+from opentelemetry.context import Context
+from opentelemetry.sdk._logs import LogRecordProcessor, ReadableLogRecord, ReadWriteLogRecord
+from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader, MetricsData
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+
+from pbmon import signals
+from pbmon.signals import Cell
+from pbmon.telemetry import encoding
+from pbmon.telemetry.encoding import Encoded
+from pbmon.telemetry.merging import Merged
+from pbmon.telemetry.pipeline import Intake
+
+_NOW_NS = 1_000_000
+"""A time within a millisecond of the clock was taken from it, not given by the caller."""
+
+
+class SpooledSpans(SpanProcessor):
+    """Queues every sampled span, with a duration that no step of the wall clock has bent."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._put = intake.put
+        self.live = {True: Cell(), False: Cell()}
+        """Recording spans that have not ended, by whether they are sampled."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        self.live[span.context.trace_flags.sampled].up()
+        start_ns = span._start_time  # noqa: SLF001 - the property copies nothing, but costs a call
+        now_ns = time.time_ns()
+        if start_ns is not None and now_ns - start_ns < _NOW_NS and start_ns <= now_ns:
+            span._pbmon_clock = time.perf_counter_ns() - (now_ns - start_ns)  # type: ignore[attr-defined]  # noqa: SLF001
+
+    def on_end(self, span: ReadableSpan) -> None:
+        sampled = span.context.trace_flags.sampled
+        self.live[sampled].down()
+        if not sampled:
+            return
+        began_ns = getattr(span, "_pbmon_clock", None)
+        if began_ns is not None:
+            self._mend(span, began_ns)
+        self._put(span)
+
+    def _mend(self, span: ReadableSpan, began_ns: int) -> None:
+        """Start by the wall clock, duration by the monotonic one, where both ends were read from
+        the clock and don't agree with it."""
+        start_ns, end_ns = span._start_time, span._end_time  # noqa: SLF001
+        if start_ns is None or end_ns is None:
+            return
+        elapsed_ns = time.perf_counter_ns() - began_ns
+        since_ns = time.time_ns() - end_ns
+        if 0 <= since_ns < _NOW_NS and abs(end_ns - start_ns - elapsed_ns) > _NOW_NS:
+            span._end_time = start_ns + max(0, elapsed_ns - since_ns)  # noqa: SLF001
+
+    def shutdown(self) -> None:
+        pass
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        return True
+
+
+class SpooledLogs(LogRecordProcessor):
+    def __init__(self, intake: Intake) -> None:
+        self._put = intake.put
+        self.created = Cell()
+
+    def on_emit(self, log_record: ReadWriteLogRecord) -> None:
+        self.created.up()
+        # Without its context, which keeps a whole request alive.
+        record = copy.copy(log_record.log_record)
+        record.context = Context()
+        self._put(
+            ReadableLogRecord(
+                log_record=record,
+                resource=log_record.resource or Resource.get_empty(),
+                instrumentation_scope=log_record.instrumentation_scope,
+                limits=log_record.limits,
+            )
+        )
+
+    def shutdown(self) -> None:
+        pass
+
+    def force_flush(self, timeout_millis: int = 30000) -> bool:
+        return True
+
+
+class SpooledMetrics(MetricReader):
+    """Collected by the pipeline: wholly once per export interval, and every second so that a
+    process that is killed leaves its newest metrics behind."""
+
+    def __init__(self, temporality: dict[type, AggregationTemporality], aggregation: Any) -> None:
+        super().__init__(preferred_temporality=temporality, preferred_aggregation=aggregation)
+        self._merged = Merged()
+        self._data: MetricsData | None = None
+
+    def take(self, *, whole: bool) -> Encoded | None:
+        """What was measured, encoded. whole: it goes on its way now, so deltas begin anew."""
+        self._data = None
+        self.collect()
+        if self._data is not None:
+            self._merged.add(self._data)
+        data = self._merged.data()
+        if data is None:
+            return None
+        encoded = encoding.encode_metrics(data)
+        if whole:
+            self._merged.clear()
+        return encoded
+
+    def _receive_metrics(
+        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
+    ) -> None:
+        self._data = metrics_data
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        with signals.guard("stopping metrics"):
+            self._merged.clear()
+
+    def forget(self) -> None:
+        """In a forked child."""
+        self._merged.clear()

@@ -1,0 +1,321 @@
+"""From the spool to the receiver, signal by signal: again and again until it is taken.
+
+A batch leaves the spool when every item of it was taken, or refused for what it is. What is
+refused is cut in two until the bad item stands alone; only that one is dropped, and counted.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from opentelemetry.context import attach, set_value
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+
+from pbmon import privacy, signals
+from pbmon.spool.shelf import Batch, Source
+from pbmon.telemetry import encoding
+from pbmon.telemetry.transport import Answer, Transport, spread
+
+MAX_ITEMS = 512
+"""Spans, log records or data points in a request: the default of
+OTEL_BSP_MAX_EXPORT_BATCH_SIZE. A record of the spool is never cut for it."""
+
+_MAX_BYTES = 1024 * 1024
+_FIRST_WAIT_S = 0.5
+_LONGEST_WAIT_S = 10.0
+_LONGEST_WAIT_NOBODY_S = 3.0
+_URGENT_WAIT_S = 0.3
+_PATIENCE = 3
+"""Failures of a part until it is tried apart from others."""
+
+
+@dataclass(slots=True, eq=False)
+class _Part:
+    """A piece of a batch that is sent in one request."""
+
+    payloads: list[bytes]
+    items: int
+    failures: int = 0
+    taken_before: int = 0
+    """How many parts had been taken when this one first failed."""
+
+
+@dataclass(slots=True)
+class _Work:
+    """A batch on its way."""
+
+    source: Source
+    batch: Batch
+    parts: deque[_Part] = field(default_factory=deque)
+    delivered: int = 0
+    rejected: int = 0
+
+
+class Sender:
+    """The thread of one signal.
+
+    delay_s: how long items may wait for company. sources: this process's queue first, then what
+    was adopted.
+    """
+
+    def __init__(
+        self,
+        signal: str,
+        connect: Callable[[], Transport],
+        *,
+        delay_s: float,
+        max_items: int = MAX_ITEMS,
+    ) -> None:
+        self.signal = signal
+        self.delay_s = delay_s
+        self.max_items = max_items
+        self.sources: list[Source] = []
+        self.inflight = 0
+        """Items in the request under way."""
+        self.failing = ""
+        """Why the last request failed, empty when it was taken."""
+        self.nobody_there = False
+        self.connect = connect
+        self._transport: Transport | None = None
+        self._work: _Work | None = None
+        self._taken = 0
+        self._failures = 0
+        self._stopped = False
+        self._urgent = False
+        self._wake = threading.Event()
+        self._idle = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    # --- from other threads ---
+
+    def start(self) -> None:
+        if self._thread is None and not self._stopped:
+            name = f"pbmon-send-{self.signal}"
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:  # the interpreter is exiting: the next start delivers it
+                self._thread = None
+
+    def nudge(self) -> None:
+        """Enough waits: do not sit out the delay."""
+        self._wake.set()
+
+    def flush(self, deadline_s: float, skip: Callable[[], bool] = lambda: False) -> bool:
+        """Try now and until all is settled or the deadline (monotonic) has passed."""
+        self.start()
+        self._urgent = True
+        self._wake.set()
+        try:
+            with self._idle:
+                while self._waits() and self._thread is not None:
+                    left_s = deadline_s - time.monotonic()
+                    if left_s <= 0 or skip():
+                        return False
+                    self._idle.wait(min(left_s, 0.05))
+            return not self._waits()
+        finally:
+            self._urgent = False
+
+    def reconnect(self) -> None:
+        """The endpoint changed."""
+        self._transport = None
+        self._failures = 0
+        self._wake.set()
+
+    def stop(self) -> None:
+        """After the request under way; nothing is waited for."""
+        self._stopped = True
+        self._wake.set()
+
+    def _waits(self) -> bool:
+        return any(source.waiting(self.signal) for source in self.sources)
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        attach(set_value("suppress_instrumentation", True))
+        with suppress_instrumentation():
+            while not self._stopped:
+                wait_s = self.delay_s
+                with signals.guard(f"sending {self.signal}"):
+                    wait_s = self._round()
+                with self._idle:
+                    self._idle.notify_all()
+                self._pause(wait_s)
+
+    def _pause(self, wait_s: float) -> None:
+        """Sit out the delay, or a failure's; a nudge ends only the first, a flush shortens both."""
+        began_s = time.monotonic()
+        while not self._stopped:
+            limit_s = min(wait_s, _URGENT_WAIT_S) if self._urgent else wait_s
+            left_s = began_s + limit_s - time.monotonic()
+            if left_s <= 0:
+                return
+            if self._wake.wait(left_s):
+                self._wake.clear()
+                if not self.failing:
+                    return
+
+    def _round(self) -> float:
+        """Send until nothing waits; returns how long to pause."""
+        while not self._stopped:
+            if self._work is None:
+                self._work = self._next()
+                if self._work is None:
+                    return self.delay_s
+            wait_s = self._push(self._work)
+            if wait_s is not None:
+                return wait_s
+        return 0.0
+
+    def _next(self) -> _Work | None:
+        for source in list(self.sources):
+            batch = source.read(self.signal, self.max_items, _MAX_BYTES)
+            if batch is None:
+                continue
+            work = _Work(source, batch)
+            if batch.records:
+                payloads = [record.payload for record in batch.records]
+                work.parts.append(_Part(payloads, batch.items))
+            return work
+        return None
+
+    def _push(self, work: _Work) -> float | None:
+        """Send the batch's parts; None when it is settled, else how long to wait."""
+        while work.parts:
+            part = work.parts[0]
+            answer = self._send(part)
+            if answer.taken and not (answer.rejected >= part.items and part.items):
+                self._succeed(work, part, answer)
+                continue
+            if self._stopped:
+                return 0.0
+            wait_s = self._fail(work, part, answer)
+            if wait_s is not None:
+                return wait_s
+        work.source.settle(work.batch, work.delivered, {"rejected": work.rejected})
+        self._work = None
+        return None
+
+    def _send(self, part: _Part) -> Answer:
+        transport = self._transport
+        if transport is None:
+            try:
+                transport = self._transport = self.connect()
+            except Exception as error:
+                # ExporterError says the remedy; anything else has no text to be trusted.
+                known = type(error).__name__ == "ExporterError"
+                return Answer(reason=str(error) if known else privacy.error_type(error))
+        self.inflight = part.items
+        try:
+            return transport.send(b"".join(part.payloads))
+        finally:
+            self.inflight = 0
+
+    def _succeed(self, work: _Work, part: _Part, answer: Answer) -> None:
+        work.parts.popleft()
+        # The specification forbids to send again what was taken in part; nobody says which part.
+        work.rejected += answer.rejected
+        work.delivered += part.items - answer.rejected
+        self._taken += 1
+        self._failures = 0
+        self.failing = ""
+        self.nobody_there = False
+        if answer.rejected:
+            signals.tell(
+                f"rejected:{self.signal}",
+                "pbmon: %s rejected %d of %d %s; they are dropped and counted",
+                self._where(), answer.rejected, part.items, _ITEMS[self.signal],
+            )  # fmt: skip
+
+    def _fail(self, work: _Work, part: _Part, answer: Answer) -> float | None:
+        """None to go on at once (with smaller parts), else how long to wait."""
+        if answer.taken:  # and every item rejected: nothing was taken, so nothing comes twice
+            answer = Answer(reason="every item rejected", bad_data=True, status=answer.status)
+        if not part.failures:
+            part.taken_before = self._taken
+        part.failures += 1
+        others_pass = self._taken > part.taken_before
+        # Refused for what it is, if the same receiver takes an empty request or took another part.
+        refused = answer.bad_data and (others_pass or self._takes_empty(answer))
+        suspicious = answer.status == 500 and part.failures >= _PATIENCE
+        if part.items > 1 and (
+            (refused and self._may_cut(part, answer))
+            or (suspicious and (others_pass or part.items == work.batch.items))
+        ):
+            work.parts.popleft()
+            work.parts.extendleft(reversed(self._cut(part)))
+            return None
+        if part.items == 1 and self._is_hopeless(part, answer, others_pass, refused):
+            work.parts.popleft()
+            work.rejected += 1
+            signals.tell(
+                f"refused:{self.signal}",
+                "pbmon: %s refuses one of the %s (%s); it is dropped and counted",
+                self._where(), _ITEMS[self.signal], answer.reason,
+            )  # fmt: skip
+            return None
+        if len(work.parts) > 1:
+            work.parts.rotate(-1)  # the next try is another part's
+        self._failures += 1
+        self.failing = answer.reason
+        self.nobody_there = answer.nobody_there
+        if not self._urgent or self._failures > 1:
+            self._tell(answer)
+        return self._backoff_s(answer)
+
+    def _may_cut(self, part: _Part, answer: Answer) -> bool:
+        # A receiver that rejects all it gets is not asked item by item until it takes something.
+        if answer.reason == "every item rejected":
+            return self._taken > part.taken_before or part.failures >= _PATIENCE
+        return True
+
+    def _is_hopeless(self, part: _Part, answer: Answer, others_pass: bool, refused: bool) -> bool:
+        if answer.reason == "every item rejected":
+            return others_pass
+        if answer.bad_data:
+            return refused
+        return answer.status == 500 and others_pass and part.failures >= _PATIENCE
+
+    def _takes_empty(self, answer: Answer) -> bool:
+        """An empty request is legal: who refuses it is no receiver of this signal at all."""
+        if answer.reason == "every item rejected" or self._transport is None:
+            return answer.reason == "every item rejected"
+        return self._transport.send(b"").taken
+
+    def _cut(self, part: _Part) -> list[_Part]:
+        payloads = part.payloads
+        if len(payloads) == 1:
+            halves = encoding.split(self.signal, payloads[0])
+            return [_Part([half.payload], half.items) for half in halves]
+        middle = len(payloads) // 2
+        return [
+            _Part(some, sum(encoding.count(self.signal, payload) for payload in some))
+            for some in (payloads[:middle], payloads[middle:])
+        ]
+
+    def _backoff_s(self, answer: Answer) -> float:
+        if answer.retry_after_s is not None:
+            return answer.retry_after_s + spread(_FIRST_WAIT_S)
+        longest_s = _LONGEST_WAIT_NOBODY_S if answer.nobody_there else _LONGEST_WAIT_S
+        return spread(min(longest_s, _FIRST_WAIT_S * 2 ** min(self._failures, 10)))
+
+    def _tell(self, answer: Answer) -> None:
+        signals.tell(
+            f"delivery:{self._where()}",
+            "pbmon: %s can't be delivered to %s (%s); kept and tried again. Is a collector "
+            "listening there? Set OTEL_EXPORTER_OTLP_ENDPOINT, or OTEL_%s_EXPORTER=none for no "
+            "export.",
+            self.signal, self._where(), answer.reason, self.signal.upper(),
+        )  # fmt: skip
+
+    def _where(self) -> str:
+        return self._transport.where if self._transport is not None else "the receiver"
+
+
+_ITEMS = {"traces": "spans", "metrics": "data points", "logs": "log records"}
