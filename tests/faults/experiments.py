@@ -422,8 +422,9 @@ def _cardinality(name: str, stack: str, scale: Scale) -> Result:
         grown = app.memory() - before
         lab.settle(app, scale.patience_s)
         result = _measure(name, lab)
-        series, most = max((len(each), name) for name, each in lab.accepted.series.items())
-        names = len(lab.accepted.span_names)
+        with lab.sink.lock:
+            series, most = max((len(each), name) for name, each in lab.accepted.series.items())
+            names = len(lab.accepted.span_names)
     result.done += answered
     result.figures["series"] = f"{series} of {most}"
     result.figures["span names"] = str(names)

@@ -221,9 +221,8 @@ class Lab:
 
     def truth(self) -> list[int]:
         """Numbers of the requests that were counted."""
-        return (
-            [int(line) for line in self._truth.read_text().split()] if self._truth.exists() else []
-        )
+        text = self._truth.read_text() if self._truth.exists() else ""
+        return [int(line) for line in text.split()]
 
     @property
     def accepted(self) -> Accepted:
