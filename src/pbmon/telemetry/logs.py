@@ -35,10 +35,20 @@ CUT = " …[cut]"
 _SHORT = 1024
 # Escaped text takes at most six bytes for a character.
 _SURELY_SHORT = MAX_BYTES // 6
-_INT64 = range(-(2**63), 2**63)
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 # A record's own fields; the last two are left there by other handlers' formatters.
-_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"taskName", "message", "asctime"}
+_FRESH = frozenset(vars(logging.makeLogRecord({})))
+_OWN = _FRESH | {"taskName", "message", "asctime"}
+_FILE, _LINE, _FUNCTION, _FORMAT_ERROR = (
+    attribute.name
+    for attribute in (
+        catalog.CODE_FILE,
+        catalog.CODE_LINE,
+        catalog.CODE_FUNCTION,
+        catalog.LOG_FORMAT_ERROR,
+    )
+)
 
 SERVERS = frozenset(
     ("uvicorn", "uvicorn.error", "gunicorn.error", "hypercorn.error", "_granian")
@@ -54,16 +64,18 @@ def severity(levelno: int) -> SeverityNumber:
 
     A level between two of Python's is the lower one's second to fourth; below DEBUG is TRACE.
     """
-    if not isinstance(levelno, int) or levelno <= 0:
-        return SeverityNumber.UNSPECIFIED
-    return _SEVERITIES[min(levelno, 53)]
+    number = _SEVERITIES.get(levelno)
+    if number is not None:
+        return number
+    above = isinstance(levelno, int) and levelno > 0
+    return SeverityNumber.FATAL4 if above else SeverityNumber.UNSPECIFIED
 
 
-_SEVERITIES = [SeverityNumber.TRACE] * 10 + [
-    SeverityNumber(4 * band + 1 + min(levelno - 10 * band, 3))
-    for levelno in range(10, 54)
+_SEVERITIES = dict.fromkeys(range(1, 10), SeverityNumber.TRACE) | {
+    levelno: SeverityNumber(4 * band + 1 + min(levelno - 10 * band, 3))
+    for levelno in range(10, 60)
     for band in [min(levelno // 10, 5)]
-]
+}
 
 
 class _Here(threading.local):
@@ -122,17 +134,17 @@ class LogHandler(logging.Handler):
         attributes = _fields(record)
         if name.startswith("pbmon."):
             context = _trace(attributes, context)
-        attributes[catalog.CODE_FILE.name] = privacy.escape(record.pathname)
-        attributes[catalog.CODE_LINE.name] = record.lineno
+        attributes[_FILE] = privacy.escape(record.pathname)
+        attributes[_LINE] = record.lineno
         if record.funcName:
-            attributes[catalog.CODE_FUNCTION.name] = record.funcName
+            attributes[_FUNCTION] = record.funcName
         if record.exc_info:
             _add_exception(attributes, record.exc_info)
         try:
             body = record.getMessage()
         except Exception:
             body = _text(record.msg)
-            attributes[catalog.LOG_FORMAT_ERROR.name] = True
+            attributes[_FORMAT_ERROR] = True
             _tell_of_format(record)
         logger.emit(
             LogRecord(
@@ -178,22 +190,26 @@ def _tell_of_format(record: logging.LogRecord) -> None:
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     """The `extra=` fields; one that is None says nothing and is left out."""
     fields = vars(record)
+    if len(fields) <= len(_FRESH):
+        return {}
     return {
-        privacy.escape(name): _value(fields[name])
-        for name in [name for name in fields if name not in _OWN]
-        if name and isinstance(name, str) and fields[name] is not None
+        privacy.escape(name): _value(value)
+        for name, value in fields.items()
+        if name not in _OWN and value is not None and isinstance(name, str) and name
     }
 
 
 def _value(value: Any) -> str | bool | int | float:
     """What OTLP can carry: itself, or a short text that no `__str__` can spoil."""
     kind = type(value)  # not isinstance(), which an object can deceive, as mocks do
-    if kind is bool:
-        return bool(value)
+    if kind is str:
+        return _clean(value)
+    if kind is bool or kind is float:
+        return value  # type: ignore[no-any-return]
+    if issubclass(kind, int) and _INT64_MIN <= (number := int.__pos__(value)) <= _INT64_MAX:
+        return number
     if issubclass(kind, float):
         return float.__pos__(value)
-    if issubclass(kind, int) and (number := int.__pos__(value)) in _INT64:
-        return number
     return _clean(_text(value))
 
 
