@@ -293,6 +293,11 @@ WINDOW = Attribute(
 )
 CALL = Attribute("pbmon.call", "string", "Function of pbmon's API that refused its input.")
 REASON = Attribute("pbmon.reason", "string", "Why, as a short fixed word.")
+REPLACED_VALUES = Attribute(
+    "pbmon.replaced_values",
+    "int",
+    "Values of this span or log record that could not be sent as they were, and were replaced.",
+)
 
 SIGNAL = Attribute(
     "pbmon.signal", "string", "What was on its way.", values=("traces", "metrics", "logs")
