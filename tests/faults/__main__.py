@@ -47,7 +47,8 @@ def main() -> int:
 def _line(result: Result) -> str:
     figures = ", ".join(f"{name} {value}" for name, value in result.figures.items())
     missed = f"  MISSED: {'; '.join(result.missed)}" if result.missed else ""
-    return f"{result.name:<32} {result.stack:<8} {_losses(result):<20} {figures}{missed}"
+    said = "".join(f"\n    {line}" for line in result.said) if missed else ""
+    return f"{result.name:<32} {result.stack:<8} {_losses(result):<20} {figures}{missed}{said}"
 
 
 def _losses(result: Result) -> str:

@@ -54,7 +54,10 @@ REDUCED = Scale("reduced")
 
 @dataclass
 class Result:
-    """done: requests answered. Losses in per cent; missed: the bars that were not met."""
+    """done: requests answered. Losses in per cent; missed: the bars that were not met.
+
+    said: what the stack itself complained of, for whoever looks for the cause.
+    """
 
     name: str
     stack: str
@@ -64,6 +67,7 @@ class Result:
     counters: float = 0.0
     figures: dict[str, str] = field(default_factory=dict)
     missed: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
     def require(self, met: bool, bar: str) -> None:
         if not met:
@@ -95,6 +99,7 @@ def _measure(name: str, lab: Lab) -> Result:
     result.require(not accepted.decreases, f"no counter backwards ({accepted.decreases})")
     result.require(not accepted.negative_durations, "no negative duration")
     result.require(not lab.sink.undecodable, "every export can be decoded")
+    result.said = lab.complaints()
     duplicates = accepted.duplicate_spans + accepted.duplicate_logs
     if duplicates:
         result.figures["duplicates"] = str(duplicates)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -203,6 +204,11 @@ class Lab:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{app.log()}") from None
         return app
+
+    def complaints(self) -> list[str]:
+        """What pbmon wrote about itself, each line once."""
+        text = (self.home / "log").read_text(errors="replace")
+        return list(dict.fromkeys(re.findall(r"^pbmon: .*", text, re.MULTILINE)))
 
     def load(self, app: App, seconds: float, rate: float | None = None) -> Load:
         """Numbered requests; as many as belong to the time, however long they take."""
