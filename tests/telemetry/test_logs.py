@@ -252,6 +252,11 @@ class Text(str):
         raise RuntimeError("no")
 
 
+class Share(float):
+    def __float__(self):
+        raise RuntimeError("no")
+
+
 class Number(int):
     def __int__(self):
         raise RuntimeError("no")
@@ -267,8 +272,11 @@ class Number(int):
         (2**63 - 1, 2**63 - 1),
         (-(2**63), -(2**63)),
         (2**63, "9223372036854775808"),
+        (-(2**63) - 1, "-9223372036854775809"),
+        (Share(0.25), 0.25),
         (Decimal("1.20"), "1.20"),
-        (Path("/a/b"), "/a/b"),
+        (Path("/a/b\n"), r"/a/b\n"),
+        (["x" * 100], f"['{'x' * 100}']"),
         (["a", 1], "['a', 1]"),
         ({"a": [None]}, "{'a': [None]}"),
         (b"ab", "b'ab'"),
@@ -396,8 +404,9 @@ def test_endless_text(log, seen, told):
     assert seen.record.body == "%s"
 
 
-def test_at_the_end_of_the_stack(seen):
-    """It neither makes another error out of the application's nor stays deaf after it."""
+def test_at_the_end_of_the_stack(seen, told, monkeypatch):
+    """Nothing is said there, and it doesn't stay deaf afterwards."""
+    monkeypatch.setattr(signals, "reraise", False)
     handler = logs.LogHandler(seen.provider)
     record = logging.makeLogRecord({"name": "a", "msg": "m", "levelno": 20})
 
@@ -409,6 +418,7 @@ def test_at_the_end_of_the_stack(seen):
         dive()
     taken = len(seen.records)
     assert taken > 10
+    assert told == []
     handler.emit(record)
     assert len(seen.records) == taken + 1
 

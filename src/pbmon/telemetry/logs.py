@@ -89,17 +89,14 @@ _here = _Here()
 class LogHandler(logging.Handler):
     """Emits each record through the provider's logger of the same name. Never raises.
 
-    Without a lock: a thread that waits for the spool here must not hold up one that has the
-    spool and logs.
+    Its lock is never taken: a thread that waits for the spool here must not hold up one that
+    has the spool and logs.
     """
 
     def __init__(self, provider: LoggerProvider, level: int = logging.NOTSET) -> None:
         super().__init__(level)
         self.provider = provider
         self._loggers: dict[str, tuple[Logger | None, bool]] = {}
-
-    def createLock(self) -> None:  # noqa: N802 - logging's name
-        self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
         kept: Any = self.filter(record) if self.filters else record
@@ -304,13 +301,12 @@ def attach(provider: LoggerProvider, level: int = logging.NOTSET) -> LogHandler 
 
 def detach(handler: LogHandler) -> None:
     """Take no more records; what is attached by now in the handler's place stays."""
-    global _attached, _ours, _top
+    global _attached
     if handler is not _attached:
         return
     _attached = None
     if _ours is not None and logging.Logger.callHandlers is _ours[0]:
         _set_call(_ours[1])
-        _ours = _top = None
     # Else somebody stands before us: our function stays and passes the records on.
 
 
