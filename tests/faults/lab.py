@@ -271,25 +271,28 @@ class Lab:
     def wait(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
         wait_until(condition, what, timeout_s)
 
-    def settle(self, app: App | None, patience_s: float) -> float:
+    def settle(self, app: App | None, patience_s: float, spare: float = 0.0) -> float:
         """Wait for what is under way: until nothing is missing, or nothing came for patience_s.
+
+        spare: missing records of each kind that needn't be waited for.
 
         Spans and logs come by themselves; for the metrics, whose interval may be a minute, the
         application, if it still runs, is asked to flush. Returns how long the spans and logs took.
         """
         start_s = time.monotonic()
-        self._wait(lambda: self.missing_spans() + self.missing_logs(), patience_s)
+        self._wait(self.missing_spans, patience_s, spare)
+        self._wait(self.missing_logs, patience_s, spare)
         took_s = time.monotonic() - start_s
-        if app is not None and self.missing_counts():
+        if app is not None and self.missing_counts() > spare:
             app.get("/flush")
-        self._wait(self.missing_counts, min(patience_s, 5.0))
+        self._wait(self.missing_counts, min(patience_s, 5.0), spare)
         return took_s
 
     @staticmethod
-    def _wait(missing: Callable[[], float], patience_s: float) -> None:
+    def _wait(missing: Callable[[], float], patience_s: float, spare: float) -> None:
         least = missing()
         progress_s = time.monotonic()
-        while least and time.monotonic() - progress_s < patience_s:
+        while least > spare and time.monotonic() - progress_s < patience_s:
             time.sleep(0.05)
             if (now := missing()) < least:
                 least, progress_s = now, time.monotonic()
