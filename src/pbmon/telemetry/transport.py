@@ -146,7 +146,7 @@ class HTTPTransport:
         }
         if self._compression != "none":
             self._headers["Content-Encoding"] = self._compression
-        self._session.verify = variable(signal, "CERTIFICATE")[1] or True
+        self._verify = variable(signal, "CERTIFICATE")[1] or True
         certificate = variable(signal, "CLIENT_CERTIFICATE")[1]
         key = variable(signal, "CLIENT_KEY")[1]
         if certificate:
@@ -168,21 +168,36 @@ class HTTPTransport:
             data=body,
             headers=self._headers,
             timeout=self._timeout_s,
+            # Here, as REQUESTS_CA_BUNDLE would win over the session's.
+            verify=self._verify,
             allow_redirects=False,
             stream=True,
         )
-        try:
-            answer = response.raw.read(_MAX_ANSWER, decode_content=True)
-        finally:
-            if response.raw.closed or len(answer) == _MAX_ANSWER:
-                response.close()
-            else:
-                response.raw.drain_conn()
-                response.raw.release_conn()
+        answer = _read(response, time.monotonic() + self._timeout_s)
         return judge(self._signal, response.status_code, response.headers, answer)
 
     def close(self) -> None:
         self._session.close()
+
+
+def _read(response: Any, deadline_s: float) -> bytes:
+    """The answer's body, or as much of it as matters; the connection is used again where it was
+    read to its end. TimeoutError after the deadline: a timeout of requests is one of each byte."""
+    raw = response.raw
+    read = getattr(raw, "read1", raw.read)  # urllib3 1 has only the latter
+    body = b""
+    try:
+        while len(body) < _MAX_ANSWER:
+            piece = read(_MAX_ANSWER - len(body), decode_content=True)
+            if not piece:
+                raw.release_conn()
+                return body
+            body += piece
+            if time.monotonic() > deadline_s:
+                raise TimeoutError("timed out")
+        return body
+    finally:
+        response.close()
 
 
 def judge(signal: str, status: int, head: Mapping[str, str], body: bytes) -> Answer:
@@ -295,6 +310,7 @@ class GRPCTransport:
         self._signal = signal
         self.where = privacy.mask_url(exporters.endpoint(signal, settings))
         self._exporter: Any = exporters.build(signal, "otlp_proto_grpc", settings)
+        self._timeout_s = timeout_s(signal)
         module, name, self._field = _RESPONSES[signal]
         found = importlib.import_module(
             f"opentelemetry.proto.collector.{module}.v1.{module}_service_pb2"
@@ -309,7 +325,7 @@ class GRPCTransport:
             response = stock._client.Export(  # noqa: SLF001 - its export() hides the answer
                 request=self._request.FromString(body),
                 metadata=stock._headers,  # noqa: SLF001
-                timeout=stock._timeout,  # noqa: SLF001
+                timeout=self._timeout_s,
             )
         except grpc.RpcError as error:
             return self._judge(error.code(), str(error.details() or ""))
