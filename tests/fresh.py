@@ -8,13 +8,17 @@ import sys
 import textwrap
 from pathlib import Path
 
+from tests import state
+
 TIMEOUT_S = 60
 
 
 def environment(**variables):
-    """This process's environment without any setting of pbmon or OpenTelemetry, and these."""
+    """This process's environment without any setting of pbmon or OpenTelemetry, a state directory
+    of its own, and these."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PBMON_", "OTEL_"))}
     kept["PYTHONPATH"] = str(Path(__file__).parents[1])  # for `tests.telemetry.drive`
+    kept[state.VARIABLE] = state.fresh()
     return kept | {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"} | variables
 
 

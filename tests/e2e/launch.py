@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests import state
 from tests.stack.process import HOST, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -50,9 +51,11 @@ class Running:
 def launched(
     app: str, output: Path, environment: Mapping[str, str], *, launcher: bool = True
 ) -> Iterator[Running]:
-    """`opentelemetry-instrument uvicorn app`, with no OTEL_ or PBMON_ variable but those given."""
+    """`opentelemetry-instrument uvicorn app`, with no OTEL_ or PBMON_ variable but those given and
+    a fresh state directory."""
     scripts = Path(sys.executable).parent  # the launcher looks its command up in the PATH
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "PBMON_"))}
+    inherited[state.VARIABLE] = state.fresh()
     inherited["PATH"] = f"{scripts}{os.pathsep}{inherited['PATH']}"
     command = [str(scripts / "opentelemetry-instrument")] if launcher else []
     command += [str(scripts / "uvicorn"), app, "--host", HOST, "--port", "0"]

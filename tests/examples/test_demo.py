@@ -17,6 +17,7 @@ from examples.pocketbook.receiver import Receiver
 from examples.pocketbook.server import ROOT, Server, StartError, environment
 from examples.pocketbook.summary import summarise
 from examples.pocketbook.traffic import MIX
+from tests import state
 from tests.stack.process import wait_until
 
 
@@ -41,6 +42,7 @@ def start(tmp_path, collector):
         added = {
             "PYTHONPATH": str(ROOT),
             "TMPDIR": str(scratch),
+            "XDG_STATE_HOME": state.fresh(),
             "COLUMNS": "120",
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
             # Of the user's shell, and no setting of the demo: must not change the figures.
