@@ -682,22 +682,73 @@ def test_locks_held_by_other_threads_do_not_hang_the_child():
 
 
 def test_the_cap_starts_again_in_the_child():
+    """The parent had more sets than it keeps: the child begins without any of them."""
     found = forked("""
+    few = meter.create_counter("few")
+    few.add(0, {"zero": "initialised"})
     for n in range(3000):
         counter.add(1, {"n": n})
 
     def child():
         signals.forget()
         meters.forget(provider)
+        first = read()
         for n in range(10):
             counter.add(1, {"n": n})
             counter.add(1, {"new": n})
-        return read()
+        return [first, read()]
 
     print(json.dumps(fork(child)))
     """)
-    assert total(found, "n|") == 20
-    assert found["n|('otel.metric.overflow', True)"][0] == 10
+    first, last = found
+    assert [key for key in first if key.startswith("n|")] == []
+    assert first["few|('zero', 'initialised')"][0] == 0
+    counted = {key: value for key, (value, _) in last.items() if key.startswith("n|")}
+    assert set(counted.values()) == {1}
+    assert len(counted) == 20
+
+
+def test_an_export_under_way_in_the_parent_does_not_hold_up_the_child():
+    """Its lock is held for as long as a receiver takes."""
+    printed = python("""
+    import os, threading
+    from opentelemetry.sdk.metrics.export import (
+        InMemoryMetricReader, MetricExporter, MetricExportResult, PeriodicExportingMetricReader)
+    from pbmon.telemetry import meters
+
+    started, let_go = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    class Exporter(MetricExporter):
+        def export(self, data, timeout_millis=0, **kwargs):
+            if os.getpid() == parent:
+                started.set()
+                let_go.wait()
+            else:
+                os.write(1, b"exported by the child")
+            return MetricExportResult.SUCCESS
+
+        def shutdown(self, timeout_millis=0, **kwargs):
+            pass
+
+        def force_flush(self, timeout_millis=0):
+            return True
+
+    provider = meters.CheckedMeterProvider(
+        [PeriodicExportingMetricReader(Exporter(), float("inf"))], shutdown_on_exit=False)
+    provider.get_meter("x").create_counter("n").add(1)
+    flushing = threading.Thread(target=provider.force_flush)
+    flushing.start()
+    started.wait()
+    if os.fork() == 0:
+        meters.forget(provider)
+        provider.force_flush()
+        os._exit(0)
+    os.wait()
+    let_go.set()
+    flushing.join()
+    """).stdout
+    assert printed == "exported by the child"
 
 
 def test_what_is_open_in_the_parent_is_not_open_in_the_child():

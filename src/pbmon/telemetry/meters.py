@@ -441,19 +441,19 @@ def _renew_locks(reader: Any) -> None:
 def _start_again(match: Any, instrument: Any) -> Any:
     aggregations = match._attributes_aggregation  # noqa: SLF001
     fresh = type(aggregations)()
-    if isinstance(instrument, Synchronous):
+    # Of a parent that had more sets than the cap, none is worth a place in the child's.
+    if isinstance(instrument, Synchronous) and getattr(aggregations, "rest", None) is None:
         view = match._view  # noqa: SLF001
         kind = view._aggregation  # noqa: SLF001
         if isinstance(kind, DefaultAggregation):
             kind = match._instrument_class_aggregation[type(instrument)]  # noqa: SLF001
         for key, aggregation in aggregations.items():
-            if (attributes := aggregation._attributes) != _OVERFLOW:  # noqa: SLF001
-                fresh[key] = kind._create_aggregation(  # noqa: SLF001
-                    instrument,
-                    attributes,
-                    view._exemplar_reservoir_factory,  # noqa: SLF001
-                    time.time_ns(),
-                )
+            fresh[key] = kind._create_aggregation(  # noqa: SLF001
+                instrument,
+                aggregation._attributes,  # noqa: SLF001
+                view._exemplar_reservoir_factory,  # noqa: SLF001
+                time.time_ns(),
+            )
     return fresh
 
 
