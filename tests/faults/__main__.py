@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.faults.experiments import EXPERIMENTS, Result, Scale, run
+from tests.faults.experiments import EXPERIMENTS, Result, Scale, leave_on_request, run
 
 BEGIN = "<!-- figures: python -m tests.faults --write docs/reliability.md -->"
 END = "<!-- end of figures -->"
@@ -33,7 +33,7 @@ def main() -> int:
     results: list[Result] = []
     # Each in an interpreter of its own: sink and load of one don't slow those of the other.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(arguments.at_once, maxtasksperchild=1) as pool:
+    with context.Pool(arguments.at_once, leave_on_request, maxtasksperchild=1) as pool:
         tasks = [pool.apply_async(run, (name, stack, scale)) for name in names for stack in stacks]
         for task in tasks:
             results.append(task.get())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -465,3 +466,9 @@ def run(name: str, stack: str, scale: Scale) -> Result:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         return Result(name, stack, 0, 100.0, 100.0, 100.0, missed=[f"broke down: {reason}"])
+
+
+def leave_on_request() -> None:
+    """In a pool: end by way of every `with`, so that an interrupted run leaves no server."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
