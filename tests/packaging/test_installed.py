@@ -11,10 +11,13 @@ ENTRY_POINTS = {
     "console_scripts": {"pbmon"},
     "opentelemetry_configurator": {"pbmon"},
     "opentelemetry_distro": {"pbmon"},
-    "opentelemetry_instrumentor": {"fastapi", "psycopg2", "sqlite3", "starlette", "uvicorn"},
+    "opentelemetry_instrumentor": {
+        "fastapi", "granian", "gunicorn", "hypercorn", "multiprocessing", "psycopg2", "sqlite3",
+        "starlette", "uvicorn",
+    },
     "opentelemetry_pre_instrument": {"pbmon"},
     "pytest11": {"pbmon"},
-}
+}  # fmt: skip
 NOTHING_EXPORTED = {
     "OTEL_TRACES_EXPORTER": "none",
     "OTEL_METRICS_EXPORTER": "none",

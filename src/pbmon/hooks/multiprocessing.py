@@ -1,0 +1,48 @@
+"""multiprocessing: its forked processes end without atexit, so they flush here.
+
+granian's workers are such, and those of a process pool. A spawned one runs its own atexit.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pbmon import runtime, signals
+from pbmon.hooks.asgi import FLUSH_S
+from pbmon.hooks.patches import Hook, Patch
+
+End = Callable[..., None]
+
+
+def flushing(end: End) -> End:
+    """For `_exit_function`, with which a process ends its run; the main process ends with the
+    original, which is registered with atexit."""
+
+    @functools.wraps(end)
+    def patched(*args: Any, **kwargs: Any) -> None:
+        try:
+            end(*args, **kwargs)
+        finally:
+            with signals.guard("flush at the end of a process"):
+                if _is_forked():
+                    runtime.active.flush(FLUSH_S)
+
+    return patched
+
+
+def _is_forked() -> bool:
+    multiprocessing = sys.modules["multiprocessing"]
+    if multiprocessing.parent_process() is None:
+        return False
+    # A Process of no particular context has none: it was started in the default way.
+    method = getattr(multiprocessing.current_process(), "_start_method", None)
+    return bool((method or multiprocessing.get_start_method()) != "spawn")
+
+
+class MultiprocessingHook(Hook):
+    library = "multiprocessing"
+    tested = "Python 3.13"
+    patches = (Patch("multiprocessing.util", "_exit_function", flushing),)
