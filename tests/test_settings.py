@@ -118,6 +118,8 @@ PARSED = [
     ("masked_headers", "x-secret", '["x-secret"]', ("x-secret",)),
     ("users_url", "env:DATABASE_URL", '"env:DATABASE_URL"', "env:DATABASE_URL"),
     ("users_query", "SELECT 1", '"SELECT 1"', "SELECT 1"),
+    ("state_dir", "/var/lib/shop", '"/var/lib/shop"', "/var/lib/shop"),
+    ("logs", "true", "true", True),
     ("hooks", "psycopg2=upstream, sqlite3=off", '{psycopg2 = "upstream", sqlite3 = "off"}',
      {"psycopg2": "upstream", "sqlite3": "off"}),
     ("excluded_urls", "/health,/metrics", '["/health", "/metrics"]', ("/health", "/metrics")),

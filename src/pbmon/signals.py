@@ -116,7 +116,7 @@ class Counts:
         self._lock = threading.Lock()
         for attributes in metric.finite_series():
             self.cell(key(attributes))
-        observe(metric, self._observe, meter=meter)
+        observe(metric, self._observe, meter=meter, instant=True)
         enlist(self)
 
     def cell(self, key: Key) -> Cell:
@@ -167,13 +167,20 @@ class Cell:
         self._forgotten += self.value
 
 
+INSTANT = "pbmon_instant"
+"""Attribute of an observable's callback that may be asked as often as one likes."""
+
+
 def observe(
     metric: Metric,
     read: Callable[[], Iterable[Observation]],
     *,
     meter: metrics.Meter,
+    instant: bool = False,
 ) -> None:
     """Create the observable instrument of a catalogue entry; `read` gives its series.
+
+    instant: it only reads memory, so it may be asked every second and not just for an export.
 
     A failing `read` is reported by guard() and leaves the series out of that export.
     """
@@ -183,6 +190,7 @@ def observe(
             return list(read())
         return []
 
+    vars(callback)[INSTANT] = instant
     create = {
         "counter": meter.create_observable_counter,
         "updowncounter": meter.create_observable_up_down_counter,

@@ -85,7 +85,7 @@ def _start(resolved: settings.Settings) -> None:
     _parts.update(parts)
     _parts["providers"].accounts.install(metrics.get_meter(*scope, schema_url=catalog.SCHEMA_URL))
     active.store = _users(resolved)
-    active.flush = flush
+    active.flush = _finish
     active.accounts = _parts["providers"].accounts.summary
     activate_hooks()
     atexit.register(shutdown, EXIT_TIMEOUT_S)
@@ -226,6 +226,12 @@ def flush(timeout_s: float = 5.0) -> bool:
     """Send what is waiting now. True if all of it was handed over within timeout_s seconds."""
     built = _providers()
     return built.flush(timeout_s) if built is not None else True
+
+
+def _finish(timeout_s: float) -> bool:
+    """For the hooks, at the end of a server or a worker."""
+    built = _providers()
+    return built.finish(timeout_s) if built is not None else True
 
 
 def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> bool:

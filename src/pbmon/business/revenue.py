@@ -27,7 +27,7 @@ class ProcessTotals:
         self._lock = threading.Lock()
         self._minor: dict[str, int] = {}
         self._transactions = signals.Counts(catalog.TRANSACTIONS, meter)
-        signals.observe(catalog.REVENUE, self._observe, meter=meter)
+        signals.observe(catalog.REVENUE, self._observe, meter=meter, instant=True)
         signals.enlist(self)
 
     def charge(self, minor: int, currency: str, transaction_id: str, status: str) -> Verdict:

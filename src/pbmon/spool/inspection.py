@@ -39,7 +39,7 @@ def _look(path: Path) -> Seen | None:
     except OSError:
         return None
     try:
-        found = Ledger(fd, fresh=False)
+        found = Ledger(fd, fresh=False, mapped=False)
     except (OSError, ValueError):
         os.close(fd)
         return Seen(path.name, False, {}, size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from pbmon import signals
@@ -58,13 +59,20 @@ class Delivery:
         self.books = Books()
         self._settings = settings
         self._service = service
-        self.queue: Any = open_queue(settings, service, self.books)
-        self.senders = {signal: self._sender(signal, name) for signal, name in names.items()}
+        self.queue: Any = (
+            open_queue(settings, service, self.books) if names else MemoryQueue(self.books)
+        )
+        self.senders: dict[str, Sender] = {}
+        for signal, name in names.items():
+            self.add(signal, name)
         self._orphans: list[Orphan] = []
         self._adopt_at_s = time.monotonic() + 0.2
         self._closed = False
+        self.on_buried: Callable[[], None] = lambda: None
+        """Called when nothing adopted is left to deliver."""
 
-    def _sender(self, signal: str, name: str) -> Sender:
+    def add(self, signal: str, name: str) -> None:
+        """Deliver a signal; name: of the exporter asked for."""
         variable, default_ms = _DELAYS[signal]
         made = Sender(
             signal,
@@ -73,7 +81,7 @@ class Delivery:
             max_items=MAX_ITEMS,
         )
         made.sources.append(self.queue)
-        return made
+        self.senders[signal] = made
 
     @property
     def is_durable(self) -> bool:
@@ -100,8 +108,11 @@ class Delivery:
         """Called about once a second."""
         if self._closed or not isinstance(self.queue, Spool):
             return
-        for orphan in [o for o in self._orphans if o.is_done()]:
+        done = [orphan for orphan in self._orphans if orphan.is_done()]
+        for orphan in done:
             self._bury(orphan)
+        if done and not self._orphans:
+            self.on_buried()  # these counts have no other teller
         now_s = time.monotonic()
         if now_s >= self._adopt_at_s:
             self._adopt_at_s = now_s + _ADOPT_EVERY_S
@@ -146,8 +157,9 @@ class Delivery:
             return time.monotonic() > given_up_s[0]
 
         for sender in wanted:  # all at once; the waiting below is one after the other
-            sender.start()
-            sender.nudge()
+            if sender.waits():
+                sender.start()
+                sender.nudge()
         # Every one of them, also behind one that failed.
         return not [s for s in wanted if not s.flush(deadline_s, skip)]
 

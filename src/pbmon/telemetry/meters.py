@@ -17,6 +17,7 @@ import operator
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 from opentelemetry.context import Context
@@ -77,6 +78,8 @@ class _Refusals:
 
     def __init__(self, meter: APIMeter) -> None:
         self._counts = signals.Counts(catalog.REFUSED_MEASUREMENTS, meter)
+        self.replaying = False
+        """Whether observables are to give their last observations again."""
 
     def count(self, instrument: str, reason: str) -> None:
         self._counts.cell(((catalog.REASON.name, reason),)).up()
@@ -224,7 +227,19 @@ def _watch(
 def _watched(callback: CallbackT, name: str, lowest: float, refusals: _Refusals) -> CallbackT:
     read = _resume(callback) if isinstance(callback, Generator) else callback
 
+    always = getattr(callback, signals.INSTANT, False)
+    last: list[Observation] = []
+
     def watched(options: CallbackOptions) -> Iterator[Observation]:
+        if refusals.replaying and not always:
+            yield from last
+            return
+        last.clear()
+        for observation in ask(options):  # one that fails midway has given what it had
+            last.append(observation)
+            yield observation
+
+    def ask(options: CallbackOptions) -> Iterator[Observation]:
         for seen in read(options):
             try:
                 attributes = seen.attributes
@@ -386,6 +401,16 @@ class CheckedMeterProvider(MeterProvider):
         )
         with signals.guard("capping metrics"):
             _cap(self)
+
+    @contextmanager
+    def replaying(self) -> Iterator[None]:
+        """While it lasts, observables of the application, which may take long or ask a database,
+        give their last observations again instead of being called."""
+        self._refusals.replaying = True
+        try:
+            yield
+        finally:
+            self._refusals.replaying = False
 
     def get_meter(
         self,

@@ -1,7 +1,7 @@
 """From the SDK's hands to the spool: what ends is queued, encoded in small pieces, written down.
 
 A request's thread only appends to a queue. One thread empties the queues every tenth of a second,
-so a process that is killed loses no more than that, and writes the newest metrics every second.
+so a process that is killed loses no more than that, and writes the newest metrics more than once a second.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ QUEUE_CAPACITY = 2048
 a burst is slowed and not lost."""
 
 _DRAIN_S = 0.1
-_SNAPSHOT_S = 1.0
+_SNAPSHOT_S = 0.75
 _SNAPSHOT_SHARE = 50  # the newest metrics may cost one part in so many of the processor's time
 _RECORD_BYTES = 256 * 1024
 

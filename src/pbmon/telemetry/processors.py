@@ -22,48 +22,54 @@ from pbmon.telemetry.pipeline import Intake
 _NOW_NS = 1_000_000
 """A time within a millisecond of the clock was taken from it, not given by the caller."""
 
+_MOST_LIVE = 10_000
+
 
 class SpooledSpans(SpanProcessor):
     """Queues every sampled span, with a duration that no step of the wall clock has bent."""
 
     def __init__(self, intake: Intake) -> None:
         self._put = intake.put
+        self._clocks: dict[int, int] = {}
         self.live = {True: Cell(), False: Cell()}
         """Recording spans that have not ended, by whether they are sampled."""
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
         self.live[span.context.trace_flags.sampled].up()
-        start_ns = span._start_time  # noqa: SLF001 - the property copies nothing, but costs a call
-        now_ns = time.time_ns()
-        if start_ns is not None and now_ns - start_ns < _NOW_NS and start_ns <= now_ns:
-            span._pbmon_clock = time.perf_counter_ns() - (now_ns - start_ns)  # type: ignore[attr-defined]  # noqa: SLF001
+        start_ns, now_ns = span.start_time, time.time_ns()
+        if start_ns is not None and 0 <= now_ns - start_ns < _NOW_NS:
+            clocks = self._clocks
+            if len(clocks) >= _MOST_LIVE:
+                clocks.clear()  # spans that nobody ended
+            clocks[span.context.span_id] = time.perf_counter_ns() - (now_ns - start_ns)
 
     def on_end(self, span: ReadableSpan) -> None:
         sampled = span.context.trace_flags.sampled
         self.live[sampled].down()
+        began_ns = self._clocks.pop(span.context.span_id, None)
         if not sampled:
             return
-        began_ns = getattr(span, "_pbmon_clock", None)
         if began_ns is not None:
-            self._mend(span, began_ns)
+            _mend(span, began_ns)
         self._put(span)
-
-    def _mend(self, span: ReadableSpan, began_ns: int) -> None:
-        """Start by the wall clock, duration by the monotonic one, where both ends were read from
-        the clock and don't agree with it."""
-        start_ns, end_ns = span._start_time, span._end_time  # noqa: SLF001
-        if start_ns is None or end_ns is None:
-            return
-        elapsed_ns = time.perf_counter_ns() - began_ns
-        since_ns = time.time_ns() - end_ns
-        if 0 <= since_ns < _NOW_NS and abs(end_ns - start_ns - elapsed_ns) > _NOW_NS:
-            span._end_time = start_ns + max(0, elapsed_ns - since_ns)  # noqa: SLF001
 
     def shutdown(self) -> None:
         pass
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         return True
+
+
+def _mend(span: ReadableSpan, began_ns: int) -> None:
+    """Start by the wall clock, duration by the monotonic one, where both ends were read from the
+    wall clock and it was set in between."""
+    start_ns, end_ns = span.start_time, span.end_time
+    if start_ns is None or end_ns is None:
+        return
+    elapsed_ns = time.perf_counter_ns() - began_ns
+    since_ns = time.time_ns() - end_ns
+    if 0 <= since_ns < _NOW_NS and abs(end_ns - start_ns - elapsed_ns) > _NOW_NS:
+        span._end_time = start_ns + max(0, elapsed_ns - since_ns)  # noqa: SLF001 - it has no setter
 
 
 class SpooledLogs(LogRecordProcessor):

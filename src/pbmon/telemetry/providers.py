@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from opentelemetry import _logs, metrics, trace
+from opentelemetry._logs._internal import ProxyLoggerProvider
+from opentelemetry.metrics._internal import _ProxyMeterProvider
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -30,7 +32,8 @@ from pbmon.telemetry.processors import SpooledLogs, SpooledMetrics, SpooledSpans
 from pbmon.telemetry.sampling import CountedSampler
 
 _GRACE_S = 0.5
-_POLL_S = 0.02
+_END_S = 2.0
+_FORGIVEN_S = 10.0
 _SHARE_OF_METRICS = 0.3
 """Of a flush's time, for the metrics that say how the rest of it went."""
 
@@ -69,7 +72,7 @@ class Providers:
         self._meters: meters.CheckedMeterProvider | None = None
         self._reader: SpooledMetrics | None = None
         self._log_handler: logs.LogHandler | None = None
-        self._gave_up = False
+        self._gave_up_s = -_FORGIVEN_S
         self._closed = False
         self.kept: list[str] = []
         """What the application had set; it is flushed, and never shut down by us."""
@@ -77,6 +80,7 @@ class Providers:
         self.delivery = Delivery(settings, service_name(settings), wanted)
         self.pipeline = Pipeline(self.delivery.queue, self.delivery.books)
         self.pipeline.on_spooled = self.delivery.spooled
+        self.delivery.on_buried = self.pipeline.export_metrics
         self.pipeline.every_second = self._look_around
         self.pipeline.export_interval_s = interval_s("OTEL_METRIC_EXPORT_INTERVAL", 60_000)
         self.accounts = Accounts(self.pipeline, self.delivery)
@@ -85,16 +89,19 @@ class Providers:
         self._start_metrics(settings, described, "metrics" in wanted)
         if settings.logs:
             self._start_logs(settings, described, "logs" in wanted)
-        self.pipeline.start()
+        if wanted:
+            self.pipeline.start()
 
     def _wanted(self, settings: Settings) -> dict[str, str]:
-        """Signal → the OTLP exporter asked for; two of them for one signal are one."""
-        wanted = {}
-        for signal in ("traces", "metrics", "logs"):
-            for name in exporters.names(signal):
-                if name in exporters.OTLP and not exporters.missing(signal, name):
-                    wanted[signal] = name
-        return wanted
+        """Signal → the OTLP exporter asked for, where the provider is ours to make."""
+        ours = []
+        if not _is_set(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            ours.append("traces")
+        if not _is_set(metrics.get_meter_provider(), _ProxyMeterProvider):
+            ours.append("metrics")
+        if settings.logs and not _is_set(_logs.get_logger_provider(), ProxyLoggerProvider):
+            ours.append("logs")
+        return {signal: name for signal in ours if (name := _otlp(signal))}
 
     def _others(self, signal: str, settings: Settings) -> list[Any]:
         """The exporters of a signal that are not OTLP, or not installed."""
@@ -127,8 +134,6 @@ class Providers:
         self._own.append(provider)
 
     def _start_metrics(self, settings: Settings, described: Resource, otlp: bool) -> None:
-        from opentelemetry.metrics._internal import _ProxyMeterProvider
-
         if _is_set(metrics.get_meter_provider(), _ProxyMeterProvider):
             self._keep("meter provider", metrics.get_meter_provider())
             return
@@ -160,8 +165,6 @@ class Providers:
             return self._reader.take(whole=False)
 
     def _start_logs(self, settings: Settings, described: Resource, otlp: bool) -> None:
-        from opentelemetry._logs._internal import ProxyLoggerProvider
-
         provider: Any = _logs.get_logger_provider()
         if _is_set(provider, ProxyLoggerProvider):
             self._keep("logger provider", provider)
@@ -197,7 +200,10 @@ class Providers:
             provider._update_resource(update)  # noqa: SLF001 - the SDK's own way after a fork
         self.delivery.apply(settings)
         if settings.logs and self._log_handler is None:
-            self._start_logs(settings, resource(settings), "logs" in self.delivery.senders)
+            if name := self._wanted(settings).get("logs"):
+                self.delivery.add("logs", name)
+            self._start_logs(settings, resource(settings), bool(name))
+            self.pipeline.start()
 
     def forget(self) -> None:
         """In a forked child: it begins with nothing counted, nothing queued, its own spool."""
@@ -208,7 +214,8 @@ class Providers:
             meters.forget(self._meters)
         if self._reader is not None:
             self._reader.forget()
-        self._gave_up = self._closed = False
+        self._gave_up_s = -_FORGIVEN_S
+        self._closed = False
         self.pipeline.start()
 
     # --- flush and shutdown ---
@@ -222,6 +229,10 @@ class Providers:
         """Send everything now. True if all of it was handed over within the time."""
         return self._flush(timeout_s, [_flusher(p, timeout_s) for p in (*self._own, *self._kept)])
 
+    def finish(self, timeout_s: float) -> bool:
+        """flush() at the end of a server or of a process: waits no longer than it is worth."""
+        return self.flush(self._patience_s(timeout_s))
+
     def shutdown(self, timeout_s: float) -> bool:
         """Flush, then stop; one deadline over all signals. What is left waits on the disk.
 
@@ -230,8 +241,7 @@ class Providers:
         if self._closed:
             return True
         self._closed = True
-        if self._gave_up:
-            timeout_s = min(timeout_s, _GRACE_S)
+        timeout_s = self._patience_s(timeout_s)
         if self._log_handler is not None:
             logs.detach(self._log_handler)
         flushers = [_flusher(p, timeout_s) for p in self._kept]
@@ -251,8 +261,25 @@ class Providers:
         done &= self.delivery.flush(("metrics",), deadline_s)
         left_s = max(_GRACE_S, deadline_s - time.monotonic())
         done &= _within(left_s, others)
-        self._gave_up = not done
+        if not done:
+            self._gave_up_s = time.monotonic()
         return done
+
+    def _patience_s(self, timeout_s: float) -> float:
+        """What a process's end may wait for: less where what waits is safe on the disk, and
+        hardly anything after a flush that got nowhere, as at its server's end a moment ago."""
+        if self.delivery.is_durable:
+            timeout_s = min(timeout_s, _END_S)
+        gave_up = time.monotonic() - self._gave_up_s < _FORGIVEN_S
+        return min(timeout_s, _GRACE_S) if gave_up else timeout_s
+
+
+def _otlp(signal: str) -> str:
+    """The OTLP exporter asked for; two of them for one signal are one."""
+    for name in exporters.names(signal):
+        if name in exporters.OTLP and not exporters.missing(signal, name):
+            return name
+    return ""
 
 
 def _is_set(provider: object, proxy: type) -> bool:

@@ -51,8 +51,8 @@ class Requests:
         self.budget_requests = signals.Counts(catalog.BUDGET_REQUESTS, meter)
         self.budget_breaches = signals.Counts(catalog.BUDGET_BREACHES, meter)
         self.websockets = signals.Counts(catalog.WEBSOCKET_CONNECTIONS, meter)
-        signals.observe(catalog.BUDGET_THRESHOLD, self._thresholds, meter=meter)
-        signals.observe(catalog.BUDGET_ALLOWED, self._allowed, meter=meter)
+        signals.observe(catalog.BUDGET_THRESHOLD, self._thresholds, meter=meter, instant=True)
+        signals.observe(catalog.BUDGET_ALLOWED, self._allowed, meter=meter, instant=True)
         self.open_websockets = 0
         signals.enlist(self)
         self.apply(settings)

@@ -107,17 +107,19 @@ class Sender:
 
     def flush(self, deadline_s: float, skip: Callable[[], bool] = lambda: False) -> bool:
         """Try now and until all is settled or the deadline (monotonic) has passed."""
+        if not self.waits():
+            return True
         self.start()
         self._urgent = True
         self._wake.set()
         try:
             with self._idle:
-                while self._waits() and self._thread is not None:
+                while self.waits() and self._thread is not None:
                     left_s = deadline_s - time.monotonic()
                     if left_s <= 0 or skip():
                         return False
                     self._idle.wait(min(left_s, 0.05))
-            return not self._waits()
+            return not self.waits()
         finally:
             self._urgent = False
 
