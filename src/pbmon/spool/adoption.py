@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pbmon.spool import frames, latest, ledger, queue, segment
@@ -12,14 +15,18 @@ from pbmon.spool.books import Books
 from pbmon.spool.directory import Home, lock
 from pbmon.spool.frames import CHANNELS
 from pbmon.spool.latest import Written
-from pbmon.spool.ledger import REASONS, Ledger
-from pbmon.spool.shelf import Shelf
+from pbmon.spool.ledger import FIELDS, REASONS, Ledger, OtherVersionError
+from pbmon.spool.shelf import Batch, Shelf
 
 _HIDDEN_AGE_S = 60.0
+_HIDDEN = re.compile(r"\.[0-9]+-[0-9a-f]{8}(\.done)?")
 
 
 class Orphan(Shelf):
-    """A dead process's spool, locked by this one. Its items are counted in this one's books."""
+    """A dead process's spool, locked by this one. Its items are counted in this one's books.
+
+    Raises OSError where it can't be read now.
+    """
 
     def __init__(self, directory: Path, books: Books, found: Ledger) -> None:
         super().__init__(found, books)
@@ -32,19 +39,13 @@ class Orphan(Shelf):
         """A process killed between a record and its count, or a damaged ledger: what is found
         counts. And what the dead one could no longer tell is told by this one."""
         for channel in CHANNELS:
-            names = {name for where, name in self.ledger.damaged if where == channel}
-            if names & {"segment", "offset"}:
-                self.ledger.set(channel, "segment", 0)
-                self.ledger.set(channel, "offset", 0)
-            if names - {
-                "segment",
-                "offset",
-            }:  # its sums can't hold any more: begin with what is there
-                for name in ("accepted", "delivered", *REASONS):
+            found = self._found(channel)
+            if channel in self.ledger.damaged:  # no sum holds: begin with what is there
+                for name in FIELDS:
                     self.ledger.set(channel, name, 0)
                 self.ledger.report(channel, self.ledger.rows[channel])
             row, reported = self.ledger.rows[channel], self.ledger.reported[channel]
-            known = self.ledger.settled(channel) + self._found(channel)
+            known = self.ledger.settled(channel) + found
             if row["accepted"] < known:
                 self.ledger.set(channel, "accepted", known)
             self._books.add(channel, "accepted", row["accepted"] - reported["accepted"])
@@ -55,12 +56,12 @@ class Orphan(Shelf):
 
     def _found(self, channel: str) -> int:
         """Items of the whole records behind the position."""
-        row = self.ledger.rows[channel]
+        position = self.ledger.positions[channel]
         items = 0
         for number in self._segments[channel]:
             data, end = self._view(channel, number)
             for record, behind in frames.read(data, frames.START, end):
-                if record is not None and (number, behind) > (row["segment"], row["offset"]):
+                if record is not None and (number, behind) > position:
                     items += record.items
         return items
 
@@ -76,14 +77,23 @@ class Orphan(Shelf):
 
     def close(self) -> None:
         """Remove it when it is empty, else leave it for the next adopter."""
-        done = self.is_done()
-        if done:
-            queue.remove(self.directory)  # while its lock is still held
-        self.ledger.close()
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if not any(self.ledger.waiting(channel) for channel in CHANNELS):
+                queue.remove(self.directory)  # while its lock is still held
+            self.ledger.close()
 
     def forget(self) -> None:
         """In a forked child: it is the parent's."""
+        self._closed = True
         self.ledger.close()
+
+    def _settle(self, batch: Batch, delivered: int, dropped: Mapping[str, int]) -> None:
+        super()._settle(batch, delivered, dropped)
+        # This process tells it, not the next adopter.
+        self.ledger.report(batch.channel, self.ledger.rows[batch.channel])
 
     def _numbers(self, channel: str) -> list[int]:
         return list(self._segments[channel])
@@ -98,49 +108,68 @@ class Orphan(Shelf):
         """Read, never mapped: a file that another cuts short would kill this process."""
         try:
             data = (self.directory / segment.name(channel, number)).read_bytes()
-        except OSError:
+        except FileNotFoundError:
             return b""
-        return data if frames.is_header(data) else b""
+        return data if data.startswith(frames.header(channel, number)) else b""
 
     def _is_sealed(self, channel: str, number: int) -> bool:
         return True
 
     def _remove(self, channel: str, number: int) -> None:
         self._segments[channel].remove(number)
-        (self.directory / segment.name(channel, number)).unlink(missing_ok=True)
+        with suppress(OSError):  # it goes with its directory
+            (self.directory / segment.name(channel, number)).unlink()
 
 
 def adopt(home: Home, books: Books, own: Path | None) -> list[Orphan]:
-    """Every dead process's spool of this service that nobody else has taken."""
+    """Every dead process's spool of this service that nobody else has taken.
+
+    What is none of ours in the place, or of another version, is left alone.
+    """
     taken = []
-    for entry in sorted(os.scandir(home.path), key=lambda e: e.name):
-        path = Path(entry.path)
-        if path == own or not entry.is_dir(follow_symlinks=False):
+    for path in _entries(home.path):
+        if path == own:
             continue
-        if entry.name.startswith("."):
+        if path.name.startswith("."):
             _clear_hidden(path)
         elif (orphan := _take(path, books)) is not None:
             taken.append(orphan)
     return taken
 
 
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return sorted(
+            Path(e.path) for e in os.scandir(directory) if e.is_dir(follow_symlinks=False)
+        )
+    except OSError:  # its state directory was removed, or can't be read now
+        return []
+
+
 def _take(path: Path, books: Books) -> Orphan | None:
     file = path / ledger.NAME
     try:
-        fd = os.open(file, os.O_RDWR)
+        fd = os.open(file, os.O_RDWR | os.O_NOFOLLOW)
     except OSError:
-        _clear_hidden(path)  # no ledger: nothing of it was ever accepted
-        return None
-    if not lock(fd) or not _is_still(file, fd):
-        os.close(fd)
         return None
     try:
-        found = Ledger(fd, fresh=False)
-    except (OSError, ValueError):
+        if lock(fd) and _is_still(file, fd):
+            return Orphan(path, books, _ledger(fd))
+    except (OSError, OtherVersionError):  # tried again later
+        pass
+    os.close(fd)
+    return None
+
+
+def _ledger(fd: int) -> Ledger:
+    """Never mapped, as little as the segments."""
+    try:
+        return Ledger(fd, fresh=False, mapped=False)
+    except OtherVersionError:
+        raise
+    except ValueError:
         # Cut short or overwritten: the records may still be whole.
-        os.ftruncate(fd, 0)
-        found = Ledger(fd, fresh=True)
-    return Orphan(path, books, found)
+        return Ledger(fd, fresh=True, mapped=False)
 
 
 def _is_still(file: Path, fd: int) -> bool:
@@ -153,6 +182,8 @@ def _is_still(file: Path, fd: int) -> bool:
 
 def _clear_hidden(path: Path) -> None:
     """What a process left that was killed while it made or removed its spool."""
+    if not _HIDDEN.fullmatch(path.name):
+        return
     try:
         old = time.time() - path.stat().st_mtime > _HIDDEN_AGE_S
         fd = os.open(path / ledger.NAME, os.O_RDWR) if old else -1

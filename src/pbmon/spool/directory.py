@@ -14,6 +14,7 @@ import os
 import re
 import stat
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -35,7 +36,11 @@ _SEGMENTS_OF_LIMIT = 64
 
 # A full disk or a lost server is an error of write(2) there, but kills a process that has the
 # file mapped: no space is promised by posix_fallocate (copy on write), or none can be (network).
-_NO_MAPPING = re.compile(r"nfs.*|cifs|smb.*|fuse.*|9p|ceph|btrfs|zfs|bcachefs|glusterfs|lustre")
+_NO_MAPPING = re.compile(
+    r"nfs.*|cifs|smb.*|fuse.*|virtiofs|vboxsf|9p|afs|ceph|glusterfs|lustre|btrfs|zfs|bcachefs"
+)
+
+_LOCK_WAIT_S = 0.1
 
 
 class UnusableError(OSError):
@@ -45,17 +50,23 @@ class UnusableError(OSError):
 def candidates(configured: str | None, environ: Mapping[str, str] = os.environ) -> list[Path]:
     """Where to try, in order. A configured directory is the only one."""
     if configured is not None:
-        return [Path(configured).expanduser()]
+        return [Path(os.path.expanduser(configured)).absolute()]  # noqa: PTH111  never raises
     found = []
-    if systemd := environ.get("STATE_DIRECTORY", "").split(":")[0].strip():
-        found.append(Path(systemd) / "pbmon")
-    if xdg := environ.get("XDG_STATE_HOME", "").strip():
-        found.append(Path(xdg) / "pbmon")
-    elif home := environ.get("HOME", "").strip():
-        found.append(Path(home) / ".local" / "state" / "pbmon")
+    if systemd := _absolute(environ.get("STATE_DIRECTORY", "").split(":")[0]):
+        found.append(systemd / "pbmon")
+    if xdg := _absolute(environ.get("XDG_STATE_HOME", "")):
+        found.append(xdg / "pbmon")
+    elif home := _absolute(environ.get("HOME", "")):
+        found.append(home / ".local" / "state" / "pbmon")
     uid = os.geteuid() if hasattr(os, "geteuid") else 0
-    found.append(Path(tempfile.gettempdir()) / f"pbmon-{uid}")
-    return [path for path in found if path.is_absolute()]
+    found.append(Path(tempfile.gettempdir()).absolute() / f"pbmon-{uid}")
+    return found
+
+
+def _absolute(value: str) -> Path | None:
+    """A relative path in these variables is to be ignored, says the XDG specification."""
+    path = Path(value.strip())
+    return path if path.is_absolute() else None
 
 
 def slug(service: str) -> str:
@@ -78,6 +89,7 @@ class Home:
         self.path = self.root / slug(service)
         try:
             state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_owner(state_directory)
             _make_private(self.root)
             _make_private(self.path)
             self._lock_fd = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -86,7 +98,8 @@ class Home:
             raise
         except OSError as error:
             raise UnusableError(
-                f"{state_directory} can't be used ({os.strerror(error.errno or 0)})"
+                f"{state_directory} can't be used ({error.strerror or error}); give this user "
+                "a directory to write to"
             ) from error
         self.mapped = not _NO_MAPPING.fullmatch(filesystem(self.path))
 
@@ -102,9 +115,9 @@ class Home:
         for directory, _, names in os.walk(self.root):
             for name in names:
                 if name.startswith(channel):
-                    # Another process may have freed it meanwhile.
-                    with suppress(FileNotFoundError):
-                        total += Path(directory, name).stat().st_size
+                    # Another process may have freed it meanwhile; or it is none of ours.
+                    with suppress(OSError):
+                        total += os.lstat(os.path.join(directory, name)).st_size  # noqa: PTH118
         return total
 
     def _limit(self, used: int) -> int:
@@ -118,7 +131,7 @@ class Home:
         One process at a time, so that together they stay within the limit. One channel gets no
         more than its share: where only the receiver of the logs is gone, traces go on.
         """
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        self._await_turn()
         try:
             used = self.used()
             self.limit = self._limit(used)
@@ -131,6 +144,13 @@ class Home:
         finally:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
+    def _await_turn(self) -> None:
+        """For a moment: a process that was stopped with the lock must not stop the others. The
+        limit may be passed by a segment then."""
+        until_s = time.monotonic() + _LOCK_WAIT_S
+        while not lock(self._lock_fd) and time.monotonic() < until_s:
+            time.sleep(0.001)
+
     def forget(self) -> None:
         """In a forked child: a lock of its own, not the parent's."""
         os.close(self._lock_fd)
@@ -138,7 +158,7 @@ class Home:
 
 
 def lock(fd: int) -> bool:
-    """Take a ledger's lock if nobody has it."""
+    """Take a file's lock if nobody has it."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -156,13 +176,32 @@ def is_free(fd: int) -> bool:
     return True
 
 
-def _make_private(path: Path) -> None:
-    path.mkdir(mode=0o700, exist_ok=True)
+def _check_owner(path: Path) -> None:
+    """In a public place, such as /tmp, another user may have made it to get at the contents."""
+    if path.parent.stat().st_mode & stat.S_ISVTX:
+        _check_is_ours(path)
+
+
+def _check_is_ours(path: Path) -> os.stat_result:
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise UnusableError(f"{path} is no directory; remove it")
     if found.st_uid != os.geteuid():
-        raise UnusableError(f"{path} belongs to another user (uid {found.st_uid})")
+        raise UnusableError(
+            f"{path} belongs to another user (uid {found.st_uid}); remove it or chown it to "
+            f"{os.geteuid()}"
+        )
+    return found
+
+
+def _make_private(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    else:
+        path.chmod(0o700)  # whatever the umask left of it
+    found = _check_is_ours(path)
     if mode := stat.S_IMODE(found.st_mode) & 0o077:
         raise UnusableError(
             f"{path} is open to others (mode {stat.S_IMODE(found.st_mode):04o}, "

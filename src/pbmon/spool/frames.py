@@ -46,21 +46,9 @@ class Found(NamedTuple):
 
 
 def header(channel: str, number: int) -> bytes:
+    """What the segment of this channel and number begins with; another beginning is no segment."""
     start = _HEADER.pack(_MAGIC, VERSION, CHANNELS.index(channel), number)
     return start + _HEADER_CRC.pack(zlib.crc32(start)) + bytes(4)
-
-
-def is_header(data: bytes) -> bool:
-    """Whether a segment starts with a whole header of this version."""
-    if len(data) < START:
-        return False
-    magic, version, _, _ = _HEADER.unpack_from(data)
-    (crc,) = _HEADER_CRC.unpack_from(data, _HEADER.size)
-    return (
-        bool(magic == _MAGIC)
-        and bool(version == VERSION)
-        and bool(crc == zlib.crc32(data[: _HEADER.size]))
-    )
 
 
 def body(items: int, monotonic_ns: int, payload: bytes) -> bytes:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from pbmon.spool import disk
 from pbmon.spool.directory import Home
 
 NAME = "latest"
@@ -38,6 +40,8 @@ class Latest:
         self._fd = -1
         self._slot_size = 0
         self._sequence = 0
+        self._is_new = False
+        """Whether the file still has to take the place of the one before."""
         self._make(_SMALLEST)
 
     def _make(self, slot_size: int) -> None:
@@ -45,40 +49,40 @@ class Latest:
         fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
             with self._home.reserving("metrics", 2 * slot_size):
-                os.posix_fallocate(fd, 0, 2 * slot_size)
+                disk.allocate(fd, 2 * slot_size)
         except OSError:
             os.close(fd)
-            new.unlink()
+            with suppress(OSError):
+                new.unlink()
             raise
         # The old slots stay until the new file holds something: see write().
-        self._close()
-        self._fd, self._slot_size = fd, slot_size
+        self.close()
+        self._fd, self._slot_size, self._is_new = fd, slot_size, True
 
     def write(self, written: Written) -> None:
+        """Raises OSError; what was written before is still there then."""
         needed = _ALIGNED + len(written.payload)
-        new = self._sequence == 0
         if needed > self._slot_size:
             self._make(2 * needed + 4095 & ~4095)
-            new = True
         self._sequence += 1
         start = self._sequence % 2 * self._slot_size
         head = struct.pack("<QQI", self._sequence, written.after, written.items)
         crc = zlib.crc32(head + written.payload)
-        os.pwrite(self._fd, written.payload, start + _ALIGNED)
-        os.pwrite(
-            self._fd,
-            _SLOT.pack(self._sequence, written.after, written.items, len(written.payload), crc),
-            start,
-        )
-        if new:
+        slot = _SLOT.pack(self._sequence, written.after, written.items, len(written.payload), crc)
+        disk.write(self._fd, written.payload, start + _ALIGNED)
+        disk.write(self._fd, slot, start)
+        if self._is_new:
             self._path.with_suffix(".new").replace(self._path)
+            self._is_new = False
 
-    def _close(self) -> None:
+    def move(self, directory: Path) -> None:
+        """The directory has got another name."""
+        self._path = directory / NAME
+
+    def close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-    close = _close
 
 
 def read(directory: Path) -> Written | None:

@@ -1,37 +1,62 @@
-"""What became of a spool's items, and how far each channel was read: one small mapped file.
+"""What became of a spool's items, and how far each channel was read: one small file.
 
-Every number stands beside its complement, so a damaged one is known for what it is. The file is
-also what a process locks (flock) as long as it lives.
+Every number is one word with its own check, stored at once: a process killed at any moment leaves
+the old one or the new one, and a damaged one is known for what it is. The file is also what a
+process locks (flock) as long as it lives.
 """
 
 from __future__ import annotations
 
+import functools
 import mmap
 import os
 import struct
+import sys
 import time
+import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from pbmon.spool import disk
 from pbmon.spool.frames import CHANNELS
 
 REASONS = ("expired", "rejected", "corrupt", "lost")
 """Why accepted items were dropped: older than the limit; refused by the receiver; damaged on the
 disk; gone with a process that had no directory to leave them in."""
 
-FIELDS = ("accepted", "delivered", *REASONS, "segment", "offset")
-"""Of each channel. segment and offset: where the next unread record is."""
+FIELDS = ("accepted", "delivered", *REASONS)
+"""The counts of each channel."""
 
 NAME = "ledger"
 SIZE = 4096
 _MAGIC = b"pbmonldg"
 _VERSION = 1
-_START = struct.Struct("<8sII36s4xQQ")
-_PAIR = struct.Struct("<QQ")
-_BASE = 128
-_ALL = 2**64 - 1
-_COUNTS = len(FIELDS) - 2
+_START = struct.Struct("<8sI36sQQ")
+_CRC = struct.Struct("<I")
+_FIRST_WORD = 16  # 128 bytes
+_POSITION = 2 * len(FIELDS)  # behind the counts and what was reported of them
+_WORDS = _POSITION + 1
+_PLACES = {
+    (channel, name): _FIRST_WORD + row * _WORDS + column
+    for row, channel in enumerate(CHANNELS)
+    for column, name in enumerate(FIELDS)
+}
+_PRIME = 65521
+_LARGEST = 2**48 - 1
+_OFFSETS = 2**21  # of eight bytes each
+
+
+class OtherVersionError(ValueError):
+    """A whole ledger, but one that this version can't read."""
+
+
+class Position(NamedTuple):
+    """Where the next unread record is."""
+
+    segment: int
+    offset: int
 
 
 class Origin(NamedTuple):
@@ -41,14 +66,17 @@ class Origin(NamedTuple):
     wall_ns: int
     monotonic_ns: int
 
-    def age_s(self, monotonic_ns: int) -> float:
-        """Seconds since a record was written; a stepped wall clock counts only over a reboot."""
+    def limit_ns(self, age_s: float) -> int:
+        """CLOCK_MONOTONIC of a record that is this old; the wall clock counts only over a
+        reboot."""
         if self.boot == boot_id():
-            return (time.monotonic_ns() - monotonic_ns) / 1e9
-        written_ns = self.wall_ns + monotonic_ns - self.monotonic_ns
-        return max(0.0, (time.time_ns() - written_ns) / 1e9)
+            now_ns = time.monotonic_ns()
+        else:
+            now_ns = time.time_ns() - self.wall_ns + self.monotonic_ns
+        return now_ns - int(age_s * 1e9)
 
 
+@functools.cache
 def boot_id() -> str:
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -63,62 +91,63 @@ class Ledger:
     process's hands said them; an adopter reports what came after.
     """
 
-    def __init__(self, fd: int, *, fresh: bool) -> None:
+    def __init__(self, fd: int, *, fresh: bool, mapped: bool) -> None:
+        """fresh: begin a new one, whatever is there. Raises OSError, ValueError where the file
+        is no ledger, OtherVersionError."""
         self.fd = fd
-        self.damaged: set[tuple[str, str]] = set()
-        """(channel, field) whose number could not be read."""
+        self._map: mmap.mmap | None = None
+        self._words: memoryview | None = None
         if fresh:
-            os.posix_fallocate(fd, 0, SIZE)
-        if os.fstat(fd).st_size < SIZE:
-            raise ValueError("the ledger is cut short")
-        self._map = mmap.mmap(fd, SIZE)
-        if fresh:
-            self.origin = Origin(boot_id(), time.time_ns(), time.monotonic_ns())
-            _START.pack_into(
-                self._map, 0, _MAGIC, _VERSION, 0, self.origin.boot.encode(),
-                self.origin.wall_ns, self.origin.monotonic_ns,
-            )  # fmt: skip
-            self.rows = {channel: dict.fromkeys(FIELDS, 0) for channel in CHANNELS}
-            self.reported = {channel: dict.fromkeys(FIELDS[:_COUNTS], 0) for channel in CHANNELS}
-            for channel in CHANNELS:
-                for name in FIELDS:
-                    self.set(channel, name, 0)
-                self.report(channel, self.reported[channel])
-            return
-        magic, version, _, boot, wall_ns, monotonic_ns = _START.unpack_from(self._map)
-        if magic != _MAGIC or version != _VERSION:
-            raise ValueError("the ledger is none of this version")
-        self.origin = Origin(boot.rstrip(b"\0").decode("ascii", "replace"), wall_ns, monotonic_ns)
-        self.rows = {channel: self._read(channel, FIELDS, 0) for channel in CHANNELS}
-        self.reported = {
-            channel: self._read(channel, FIELDS[:_COUNTS], len(FIELDS)) for channel in CHANNELS
-        }
+            disk.allocate(fd, SIZE)
+            disk.write(fd, _blank(), 0)
+        data = os.pread(fd, SIZE, 0)
+        self.origin = _origin(data)
+        words = memoryview(data).cast("Q")
+        self.rows: dict[str, dict[str, int]] = {}
+        self.reported: dict[str, dict[str, int]] = {}
+        self.positions: dict[str, Position] = {}
+        self.damaged: set[str] = set()
+        """Channels with a count that could not be read; a damaged position is the beginning."""
+        for channel in CHANNELS:
+            first = _PLACES[channel, FIELDS[0]]
+            counts = [_number(word) for word in words[first : first + _POSITION]]
+            if None in counts:
+                self.damaged.add(channel)
+            known = [count or 0 for count in counts]
+            self.rows[channel] = dict(zip(FIELDS, known, strict=False))
+            self.reported[channel] = dict(zip(FIELDS, known[len(FIELDS) :], strict=True))
+            segment, offset = divmod(_number(words[first + _POSITION]) or 0, _OFFSETS)
+            self.positions[channel] = Position(segment, offset * 8)
+        if mapped:
+            self._map = mmap.mmap(fd, SIZE)
+            self._words = memoryview(self._map).cast("Q")
 
-    def _read(self, channel: str, names: tuple[str, ...], shift: int) -> dict[str, int]:
-        values = {}
-        for index, name in enumerate(names):
-            value, complement = _PAIR.unpack_from(self._map, _place(channel, shift + index))
-            if value ^ complement != _ALL:
-                self.damaged.add((channel, name))
-                value = 0
-            values[name] = value
-        return values
+    def _put(self, place: int, number: int) -> None:
+        if self._words is not None:
+            self._words[place] = _word(number)  # one store
+            return
+        with suppress(OSError):  # the next one of this place makes up for it
+            os.pwrite(self.fd, _word(number).to_bytes(8, sys.byteorder), place * 8)
 
     def set(self, channel: str, name: str, value: int) -> None:
         self.rows[channel][name] = value
-        _PAIR.pack_into(self._map, _place(channel, FIELDS.index(name)), value, value ^ _ALL)
+        self._put(_PLACES[channel, name], value)
 
     def add(self, channel: str, name: str, count: int) -> None:
         if count:
             self.set(channel, name, self.rows[channel][name] + count)
 
+    def move(self, channel: str, position: Position) -> None:
+        """offset: a multiple of eight."""
+        self.positions[channel] = position
+        number = position.segment * _OFFSETS + min(position.offset // 8, _OFFSETS - 1)
+        self._put(_PLACES[channel, FIELDS[0]] + _POSITION, number)
+
     def report(self, channel: str, counts: Mapping[str, int]) -> None:
-        """Counts that metrics on their way say; fields of FIELDS without the position."""
-        for index, name in enumerate(FIELDS[:_COUNTS]):
-            value = counts[name]
-            self.reported[channel][name] = value
-            place = _place(channel, len(FIELDS) + index)
-            _PAIR.pack_into(self._map, place, value, value ^ _ALL)
+        """Counts (of FIELDS) that metrics on their way say."""
+        for name in FIELDS:
+            self.reported[channel][name] = counts[name]
+            self._put(_PLACES[channel, name] + len(FIELDS), counts[name])
 
     def settled(self, channel: str) -> int:
         """Items of which the end is known."""
@@ -130,10 +159,38 @@ class Ledger:
 
     def close(self) -> None:
         """Gives up the lock with the file."""
-        self._map.close()
+        if self._words is not None:
+            self._words.release()
+        if self._map is not None:
+            self._map.close()
         os.close(self.fd)
 
 
-def _place(channel: str, index: int) -> int:
-    per_channel = len(FIELDS) + _COUNTS
-    return _BASE + (CHANNELS.index(channel) * per_channel + index) * _PAIR.size
+def _blank() -> bytes:
+    start = _START.pack(_MAGIC, _VERSION, boot_id().encode(), time.time_ns(), time.monotonic_ns())
+    start = (start + _CRC.pack(zlib.crc32(start))).ljust(_FIRST_WORD * 8, b"\0")
+    words = _word(0).to_bytes(8, sys.byteorder) * (_WORDS * len(CHANNELS))
+    return (start + words).ljust(SIZE, b"\0")
+
+
+def _origin(data: bytes) -> Origin:
+    if len(data) < SIZE:
+        raise ValueError("the ledger is cut short")
+    magic, version, boot, wall_ns, monotonic_ns = _START.unpack_from(data)
+    # Every version begins like this, so that another one is told from a damaged one.
+    if magic != _MAGIC or _CRC.unpack_from(data, _START.size)[0] != zlib.crc32(data[: _START.size]):
+        raise ValueError("the ledger is damaged")
+    if version != _VERSION:
+        raise OtherVersionError(f"the ledger is of version {version}")
+    return Origin(boot.rstrip(b"\0").decode("ascii", "replace"), wall_ns, monotonic_ns)
+
+
+def _word(number: int) -> int:
+    """48 bits and a check of 16, never zero."""
+    number = min(number, _LARGEST)
+    return number << 16 | number % _PRIME + 1
+
+
+def _number(word: int) -> int | None:
+    number, check = divmod(word, 65536)
+    return number if check == number % _PRIME + 1 else None

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 from pbmon.spool.books import Books, Entry
 from pbmon.spool.frames import CHANNELS, Record
-from pbmon.spool.shelf import MAX_AGE_S, Batch, Position
+from pbmon.spool.ledger import Position
+from pbmon.spool.shelf import MAX_AGE_S, Batch
 
 MAX_BYTES = 4 * 1024 * 1024
 
@@ -20,10 +21,11 @@ class MemoryQueue:
         self._lock = threading.Lock()
         self._records: dict[str, deque[Record]] = {channel: deque() for channel in CHANNELS}
         self._size = 0
+        self._closed = False
 
     def append(self, channel: str, payload: bytes, items: int) -> str:
         with self._lock:
-            full = self._size + len(payload) > MAX_BYTES
+            full = self._closed or self._size + len(payload) > MAX_BYTES
             if not full:
                 self._records[channel].append(Record(items, time.monotonic_ns(), payload))
                 self._size += len(payload)
@@ -72,6 +74,8 @@ class MemoryQueue:
 
     def settle(self, batch: Batch, delivered: int, dropped: Mapping[str, int]) -> None:
         with self._lock:
+            if self._closed:
+                return  # counted as lost
             records = self._records[batch.channel]
             for _ in range(batch.position.offset):
                 self._size -= len(records.popleft().payload)
@@ -82,11 +86,13 @@ class MemoryQueue:
 
     def close(self) -> None:
         """What still waits is lost, and counted as that."""
-        for channel, records in self._records.items():
-            lost = sum(record.items for record in records)
-            records.clear()
-            self._books.add(channel, "dropped", lost, "lost")
-        self._size = 0
+        with self._lock:
+            self._closed = True
+            for channel, records in self._records.items():
+                lost = sum(record.items for record in records)
+                records.clear()
+                self._books.add(channel, "dropped", lost, "lost")
+            self._size = 0
 
     def forget(self) -> None:
         self.__init__(self._books)  # type: ignore[misc]

@@ -34,22 +34,27 @@ class Spool(Shelf):
         self.directory = home.path / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         hidden = home.path / f".{self.directory.name}"
         self._segments: dict[str, dict[int, Segment]] = {channel: {} for channel in CHANNELS}
-        self._last = dict.fromkeys(CHANNELS, 0)
+        self._current: dict[str, Segment | None] = dict.fromkeys(CHANNELS)
+        self._numbered = dict.fromkeys(CHANNELS, 0)
         self._full = dict.fromkeys(CHANNELS, ("", 0.0))
+        fd = -1
         try:
             hidden.mkdir(mode=0o700)
-            fd = os.open(hidden / ledger.NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-            if not lock(fd):  # an adopter was quicker and takes it for a dead one's
-                raise UnusableError(f"{hidden} is locked by another process")
+            hidden.chmod(0o700)  # whatever the umask left of it
+            fd = _open_locked(hidden / ledger.NAME)
             with home.reserving("", ledger.SIZE):
-                super().__init__(Ledger(fd, fresh=True), books)
+                super().__init__(Ledger(fd, fresh=True, mapped=home.mapped), books)
+            self._latest = Latest(hidden, home)
             hidden.rename(self.directory)
-            self._latest = Latest(self.directory, home)
-        except OSError as error:
+            self._latest.move(self.directory)
+        except (OSError, ValueError) as error:
             shutil.rmtree(hidden, ignore_errors=True)
-            shutil.rmtree(self.directory, ignore_errors=True)
+            if fd >= 0:
+                os.close(fd)
             raise UnusableError(
-                f"{home.path} has no room or can't be written to ({error.strerror or error})"
+                f"{home.path} has no room or can't be written to "
+                f"({getattr(error, 'strerror', None) or error}); free disk space, or give this "
+                "user a directory to write to"
             ) from error
 
     # --- writing ---
@@ -67,7 +72,9 @@ class Spool(Shelf):
     def _append(self, channel: str, payload: bytes, items: int) -> str:
         if len(payload) > MAX_RECORD:
             return "too_large"
-        current = self._segments[channel].get(self._last[channel])
+        if self._closed:
+            return "io_error"
+        current = self._current[channel]
         try:
             if current is None or not current.has_room(len(payload)):
                 reason, until_s = self._full[channel]
@@ -85,11 +92,11 @@ class Spool(Shelf):
         return ""
 
     def _add_segment(self, channel: str, size: int) -> Segment:
-        number = self._last[channel] + 1
+        # A number whose file could not be made is not taken again: something may be left of it.
+        number = self._numbered[channel] = self._numbered[channel] + 1
         with self.home.reserving(channel, size):
             made = Segment(self.directory, channel, number, size, mapped=self.home.mapped)
-        self._segments[channel][number] = made
-        self._last[channel] = number
+        self._segments[channel][number] = self._current[channel] = made
         return made
 
     def keep_latest(self, payload: bytes, items: int) -> str:
@@ -97,6 +104,8 @@ class Spool(Shelf):
         with self._lock:
             after = self.ledger.rows["metrics"]["accepted"]
         try:
+            if self._closed:
+                return "io_error"
             self._latest.write(Written(after, items, payload))
         except OSError as error:
             return _reason(error)
@@ -110,6 +119,8 @@ class Spool(Shelf):
     def report(self, rows: Mapping[str, Mapping[str, int]]) -> None:
         """Metrics that say these rows have left this process's hands."""
         with self._lock:
+            if self._closed:
+                return
             for channel, row in rows.items():
                 self.ledger.report(channel, row)
 
@@ -123,7 +134,7 @@ class Spool(Shelf):
         return found.view(), found.end
 
     def _is_sealed(self, channel: str, number: int) -> bool:
-        return number != self._last[channel]
+        return self._segments[channel][number] is not self._current[channel]
 
     def _remove(self, channel: str, number: int) -> None:
         self._segments[channel].pop(number).remove()
@@ -138,22 +149,33 @@ class Spool(Shelf):
     def close(self) -> None:
         """Leave what waits to whoever comes next; with nothing waiting, leave nothing."""
         with self._lock:
-            waits = any(self.ledger.waiting(channel) for channel in CHANNELS)
+            if self._closed:
+                return
+            if not any(self.ledger.waiting(channel) for channel in CHANNELS):
+                remove(self.directory)  # while its lock is still held
             self._let_go()
-        if not waits:
-            remove(self.directory)
 
     def forget(self) -> None:
         """In a forked child: the files, and the lock on them, are the parent's."""
-        self._let_go()
+        if not self._closed:
+            self._let_go()
 
     def _let_go(self) -> None:
+        self._closed = True
         for segments in self._segments.values():
             for found in segments.values():
                 found.close()
             segments.clear()
         self._latest.close()
         self.ledger.close()
+
+
+def _open_locked(file: Path) -> int:
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    if lock(fd):
+        return fd
+    os.close(fd)
+    raise OSError(errno.ENOLCK, "the filesystem knows no flock")
 
 
 def _reason(error: OSError) -> str:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 
-from pbmon.spool import frames
+from pbmon.spool import disk, frames
 
-SUFFIX = ".seg"
+_NAME = re.compile(r"(?P<channel>[a-z]+)-(?P<number>[0-9]{8,})\.seg")
 
 
 def name(channel: str, number: int) -> str:
-    return f"{channel}-{number:08d}{SUFFIX}"
+    return f"{channel}-{number:08d}.seg"
 
 
 def numbers(directory: Path, channel: str) -> list[int]:
-    """The segments of a channel in a directory, ascending."""
-    found = []
-    for entry in directory.iterdir():
-        prefix, _, number = entry.stem.rpartition("-")
-        if entry.suffix == SUFFIX and prefix == channel and number.isdigit():
-            found.append(int(number))
-    return sorted(found)
+    """The segments of a channel in a directory, ascending. Raises OSError."""
+    found = (_NAME.fullmatch(entry.name) for entry in directory.iterdir())
+    return sorted(int(match["number"]) for match in found if match and match["channel"] == channel)
 
 
 class Segment:
@@ -32,22 +30,21 @@ class Segment:
     def __init__(
         self, directory: Path, channel: str, number: int, size: int, *, mapped: bool
     ) -> None:
-        path = self.path = directory / name(channel, number)
+        self.path = directory / name(channel, number)
         self.size = size
         self.end = frames.START
         """Where the next record goes."""
         self._map: mmap.mmap | None = None
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            os.posix_fallocate(self._fd, 0, size)
+            disk.allocate(self._fd, size)
             if mapped:
                 self._map = mmap.mmap(self._fd, size)
             self._put(0, frames.header(channel, number))
         except (OSError, ValueError):
-            self.close()
-            path.unlink(missing_ok=True)
+            self.remove()
             raise
-        if self._map is not None:
+        if mapped:
             os.close(self._fd)
             self._fd = -1
 
@@ -63,28 +60,26 @@ class Segment:
     def _put(self, offset: int, data: bytes) -> None:
         if self._map is not None:
             self._map[offset : offset + len(data)] = data
-            return
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(self._fd, view, offset)
-            view, offset = view[written:], offset + written
+        else:
+            disk.write(self._fd, data, offset)
 
     def view(self) -> bytes | memoryview:
+        """Up to `end`. Raises OSError without a mapping."""
         if self._map is not None:
             return memoryview(self._map)
         return os.pread(self._fd, self.end, 0)
 
     def close(self) -> None:
         if self._map is not None:
-            try:
+            with suppress(BufferError):  # a reader still looks at it; it goes with its view
                 self._map.close()
-            except BufferError:  # a reader still looks at it; the mapping goes with its view
-                pass
             self._map = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
     def remove(self) -> None:
+        """A file that can't be removed is left; it goes with its directory."""
         self.close()
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.unlink()

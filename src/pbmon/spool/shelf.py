@@ -10,15 +10,10 @@ from typing import NamedTuple, Protocol
 from pbmon.spool import frames
 from pbmon.spool.books import Books
 from pbmon.spool.frames import Record
-from pbmon.spool.ledger import REASONS, Ledger
+from pbmon.spool.ledger import REASONS, Ledger, Position
 
 MAX_AGE_S = 3600.0
 """Telemetry older than this is dropped as expired. Events have no age."""
-
-
-class Position(NamedTuple):
-    segment: int
-    offset: int
 
 
 class Batch(NamedTuple):
@@ -55,6 +50,7 @@ class Shelf(ABC):
         self.ledger = ledger
         self._books = books
         self._lock = threading.Lock()
+        self._closed = False
 
     @abstractmethod
     def _numbers(self, channel: str) -> list[int]:
@@ -62,7 +58,7 @@ class Shelf(ABC):
 
     @abstractmethod
     def _view(self, channel: str, number: int) -> tuple[bytes | memoryview, int]:
-        """A segment's bytes and where its records end at the latest."""
+        """A segment's bytes and where its records end at the latest. Raises OSError."""
 
     @abstractmethod
     def _remove(self, channel: str, number: int) -> None: ...
@@ -76,10 +72,14 @@ class Shelf(ABC):
             return self.ledger.waiting(channel)
 
     def read(self, channel: str, max_items: int, max_bytes: int) -> Batch | None:
+        """None also where the disk can't be read now: what may be there is not given up."""
         with self._lock:
-            if not self.ledger.waiting(channel):
+            if self._closed or not self.ledger.waiting(channel):
                 return None
-            batch = self._collect(channel, max_items, max_bytes)
+            try:
+                batch = self._collect(channel, max_items, max_bytes)
+            except OSError:
+                return None
             if batch.records or batch.expired:
                 return batch
             # Everything was read, and not all of it found: it was damaged.
@@ -87,8 +87,8 @@ class Shelf(ABC):
             return None
 
     def _collect(self, channel: str, max_items: int, max_bytes: int) -> Batch:
-        row = self.ledger.rows[channel]
-        position = Position(row["segment"], row["offset"])
+        position = self.ledger.positions[channel]
+        oldest_ns = self.ledger.origin.limit_ns(MAX_AGE_S)
         records: list[Record] = []
         items = size = expired = 0
         for number in [n for n in self._numbers(channel) if n >= position.segment]:
@@ -99,7 +99,7 @@ class Shelf(ABC):
                 if record is None:
                     position = Position(number, end)
                     break
-                if channel != "events" and self._is_old(record):
+                if record.monotonic_ns < oldest_ns and channel != "events":
                     expired += record.items
                 elif records and (
                     items + record.items > max_items or size + len(record.payload) > max_bytes
@@ -112,18 +112,16 @@ class Shelf(ABC):
                 position = Position(number, behind)
         return Batch(channel, records, expired, position)
 
-    def _is_old(self, record: Record) -> bool:
-        return self.ledger.origin.age_s(record.monotonic_ns) > MAX_AGE_S
-
     def settle(self, batch: Batch, delivered: int, dropped: Mapping[str, int]) -> None:
+        """After close() nothing is noted: whoever comes next delivers the batch."""
         with self._lock:
-            self._settle(batch, delivered, dropped)
+            if not self._closed:
+                self._settle(batch, delivered, dropped)
 
     def _settle(self, batch: Batch, delivered: int, dropped: Mapping[str, int]) -> None:
         channel = batch.channel
         # The position first: killed in between, items are missed in the counts, not sent twice.
-        self.ledger.set(channel, "segment", batch.position.segment)
-        self.ledger.set(channel, "offset", batch.position.offset)
+        self.ledger.move(channel, batch.position)
         self.ledger.add(channel, "delivered", delivered)
         self._books.add(channel, "delivered", delivered)
         for reason in REASONS:
@@ -135,8 +133,7 @@ class Shelf(ABC):
     def _free(self, channel: str) -> None:
         """Remove the segments that are done with."""
         done = not self.ledger.waiting(channel)
+        current = self.ledger.positions[channel].segment
         for number in self._numbers(channel):
-            if self._is_sealed(channel, number) and (
-                done or number < self.ledger.rows[channel]["segment"]
-            ):
+            if self._is_sealed(channel, number) and (done or number < current):
                 self._remove(channel, number)

@@ -1,0 +1,21 @@
+"""Files of a known size: their room is taken before anything is written to them."""
+
+from __future__ import annotations
+
+import os
+
+
+def allocate(fd: int, size: int) -> None:
+    """Raises OSError where there is no room."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+    else:  # macOS
+        write(fd, bytes(size), 0)
+
+
+def write(fd: int, data: bytes, offset: int) -> None:
+    """All of it; the system may take less at once. Raises OSError."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
