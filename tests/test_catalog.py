@@ -52,7 +52,9 @@ PROMETHEUS_NAMES = {
     "otel.sdk.processor.log.queue.capacity": "otel_sdk_processor_log_queue_capacity",
     "otel.sdk.exporter.span.exported": "otel_sdk_exporter_span_exported_total",
     "otel.sdk.exporter.log.exported": "otel_sdk_exporter_log_exported_total",
-    "otel.sdk.exporter.metric_data_point.exported": "otel_sdk_exporter_metric_data_point_exported_total",
+    "otel.sdk.exporter.metric_data_point.exported": (
+        "otel_sdk_exporter_metric_data_point_exported_total"
+    ),
     "otel.sdk.exporter.span.inflight": "otel_sdk_exporter_span_inflight",
     "otel.sdk.exporter.log.inflight": "otel_sdk_exporter_log_inflight",
     "otel.sdk.exporter.metric_data_point.inflight": "otel_sdk_exporter_metric_data_point_inflight",

@@ -37,8 +37,13 @@ class UsersTable:
     def __init__(self, url: str, query: str) -> None:
         self._url = url
         self._query = query
-        self._lock = threading.Lock()
         self._counts: dict[str, int] = {}
+        self.forget()
+        signals.enlist(self)
+
+    def forget(self) -> None:
+        """In a forked child: the parent's connection and thread are not its own."""
+        self._lock = threading.Lock()
         self._asked_s: float | None = None
         self._worker: threading.Thread | None = None
         self._engine: Engine | None = None

@@ -134,7 +134,8 @@ class Sender:
         self._stopped = True
         self._wake.set()
 
-    def _waits(self) -> bool:
+    def waits(self) -> bool:
+        """Whether anything of this signal is not settled."""
         return any(source.waiting(self.signal) for source in self.sources)
 
     # --- the thread ---

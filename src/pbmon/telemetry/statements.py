@@ -50,6 +50,10 @@ class Allowance:
         self._rate, self._most = rate, most
         self._left = most
         self._at_s = time.monotonic()
+        self.forget()
+        signals.enlist(self)
+
+    def forget(self) -> None:
         self._lock = threading.Lock()
 
     def take(self, characters: int) -> bool:
