@@ -1,7 +1,8 @@
 """From the SDK's hands to the spool: what ends is queued, encoded in small pieces, written down.
 
 A request's thread only appends to a queue. One thread empties the queues every tenth of a second,
-so a process that is killed loses no more than that, and writes the newest metrics more than once a second.
+so a process that is killed loses no more than that, and writes the newest metrics more than once
+a second.
 """
 
 from __future__ import annotations

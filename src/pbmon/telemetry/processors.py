@@ -19,9 +19,11 @@ from pbmon.telemetry.encoding import Encoded
 from pbmon.telemetry.merging import Merged
 from pbmon.telemetry.pipeline import Intake
 
-_NOW_NS = 1_000_000
-"""A time within a millisecond of the clock was taken from it, not given by the caller."""
+_NOW_NS = 1_000_000_000
+"""A time that is less than this ago may have been read from the clock just now; what the caller
+gave instead only counts as bent where the two clocks disagree about it."""
 
+_BENT_NS = 1_000_000
 _MOST_LIVE = 10_000
 
 
@@ -68,7 +70,7 @@ def _mend(span: ReadableSpan, began_ns: int) -> None:
         return
     elapsed_ns = time.perf_counter_ns() - began_ns
     since_ns = time.time_ns() - end_ns
-    if 0 <= since_ns < _NOW_NS and abs(end_ns - start_ns - elapsed_ns) > _NOW_NS:
+    if 0 <= since_ns < _NOW_NS and abs(end_ns - start_ns - elapsed_ns) > _BENT_NS:
         span._end_time = start_ns + max(0, elapsed_ns - since_ns)  # noqa: SLF001 - it has no setter
 
 
