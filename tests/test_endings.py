@@ -151,7 +151,7 @@ def test_a_second_signal_ends_at_once(start, second):
 @pytest.mark.parametrize("lock", ["threading._active_limbo_lock", "threading.Lock()"])
 def test_locks_that_the_main_thread_holds_delay_the_end_and_no_more(start, lock):
     """The signal comes while the main thread is inside a `with`; the flush wants the lock too,
-    the first one by way of Thread.start()."""
+    the first one by way of a thread's start."""
     program = start(
         f"""
         endings.FLUSH_S = 0.3

@@ -128,7 +128,7 @@ def _wait_for(flush: Flush, *, full: bool) -> None:
             finished.release()
 
     try:
-        # Not threading.Thread, whose start() takes a lock that the main thread may hold here.
+        # Not threading.Thread, whose start() waits for the new thread without a deadline.
         _thread.start_new_thread(work, ())
     except RuntimeError:  # the interpreter is ending, atexit has flushed
         return

@@ -3,6 +3,7 @@ inherits it, says how the server is started, and gives its hook."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -175,6 +176,7 @@ class ServerContract:
                 env=variables,
                 stdout=sink,
                 stderr=sink,
+                start_new_session=True,  # a group of its own, with its workers
             )
         served = Served(process, port, out)
 
@@ -187,13 +189,13 @@ class ServerContract:
             served._read = len(served.lines)
             yield served
         finally:
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(STOP_S)
-                finally:
-                    process.kill()
-                    process.wait()
+            try:
+                if process.poll() is None:
+                    served.end(signal.SIGTERM)
+            finally:  # no worker outlives a parent that had to be killed
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
 
     @pytest.fixture(scope="class")
     @classmethod
