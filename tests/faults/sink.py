@@ -62,7 +62,9 @@ class Mode:
     rejected: int | None = 0
     """Records of each batch that a partial success rejects; None: all of them."""
     listening: bool = True
-    rejects_poison: bool = False
+    poisoned: int | None = None
+    """Status of the answer to a batch with a record marked `test.poison`; 200: a partial success
+    that rejects as many of the last ones."""
     over: threading.Event = field(default_factory=threading.Event)
     """Set when another mode begins: nobody waits longer for this one's answers."""
 
@@ -105,9 +107,10 @@ def partial(rejected: int | None = None) -> Mode:
     return Mode("partial success", rejected=rejected)
 
 
-def rejecting_poison() -> Mode:
-    """400 to any batch with a record marked `test.poison`, a success to all others."""
-    return Mode("rejecting poison", rejects_poison=True)
+def rejecting_poison(code: int = 400) -> Mode:
+    """This status to any batch with a record marked `test.poison`, a success to all others. 200: a
+    partial success, so that of a batch whose poison is last, all else is kept."""
+    return Mode("rejecting poison", poisoned=code)
 
 
 class Accepted:
@@ -333,10 +336,14 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if mode.body is not None:
             self._answer(mode.status, mode.headers, mode.body)
-        elif mode.rejects_poison and any(POISON in _attributes(i) for _, i in _items(request)):
-            self._answer(400, (), b"")
-        else:
+            return
+        poison = sum(POISON in _attributes(item) for _, item in _items(request))
+        if mode.poisoned is None or not poison:
             self._accept(request, mode.rejected)
+        elif mode.poisoned == 200:
+            self._accept(request, poison)
+        else:
+            self._answer(mode.poisoned, (), b"")
 
     def do_GET(self) -> None:
         """Where a redirected POST ends, as most clients follow it."""

@@ -31,6 +31,8 @@ _LONGEST_WAIT_NOBODY_S = 3.0
 _URGENT_WAIT_S = 0.3
 _PATIENCE = 3
 """Failures of a part until it is tried apart from others."""
+_CRASHED = 500
+_ALL_REJECTED = "every item rejected"
 
 
 @dataclass(slots=True, eq=False)
@@ -40,8 +42,8 @@ class _Part:
     payloads: list[bytes]
     items: int
     failures: int = 0
-    taken_before: int = 0
-    """How many parts had been taken when this one first failed."""
+    taken_before: int | None = None
+    """How many parts had been taken when this one, or what it was cut from, first failed."""
 
 
 @dataclass(slots=True)
@@ -81,7 +83,8 @@ class Sender:
         self.nobody_there = False
         self.connect = connect
         self._transport: Transport | None = None
-        self._work: _Work | None = None
+        self._works: deque[_Work] = deque()
+        """At most one of each source; the last is tried now."""
         self._taken = 0
         self._failures = 0
         self._stopped = False
@@ -167,26 +170,45 @@ class Sender:
     def _round(self) -> float:
         """Send until nothing waits; returns how long to pause."""
         while not self._stopped:
-            if self._work is None:
-                self._work = self._next()
-                if self._work is None:
-                    return self.delay_s
-            wait_s = self._push(self._work)
+            work = self._next()
+            if work is None:
+                return self.delay_s
+            wait_s = self._push(work)
             if wait_s is not None:
                 return wait_s
         return 0.0
 
     def _next(self) -> _Work | None:
+        """A batch of a source that has none on its way, so that one source's bad item holds up no
+        other's; else the one that was not tried for longest."""
+        busy = [work.source for work in self._works]
         for source in list(self.sources):
-            batch = source.read(self.signal, self.max_items, _MAX_BYTES)
-            if batch is None:
-                continue
-            work = _Work(source, batch)
-            if batch.records:
-                payloads = [record.payload for record in batch.records]
-                work.parts.append(_Part(payloads, batch.items))
-            return work
-        return None
+            if source not in busy and (batch := self._read(source)) is not None:
+                self._works.append(_Work(source, batch, _parts(batch)))
+                return self._works[-1]
+        self._works.rotate(-1)
+        if not self._works:
+            return None
+        work = self._works[-1]
+        self._gather(work)
+        return work
+
+    def _read(self, source: Source) -> Batch | None:
+        return source.read(self.signal, self.max_items, _MAX_BYTES)
+
+    def _gather(self, work: _Work) -> None:
+        """A batch that fails as a whole, or item by item, takes along what came meanwhile: only in
+        company does it show whether the receiver is at fault or an item."""
+        if work.delivered or work.rejected or not work.parts:
+            return
+        if len(work.parts) > 1 and not all(
+            part.items == 1 and part.failures >= _PATIENCE for part in work.parts
+        ):
+            return
+        batch = self._read(work.source)
+        if batch is not None and batch.items > work.batch.items:
+            work.batch = batch
+            work.parts = _parts(batch, work.parts[0])
 
     def _push(self, work: _Work) -> float | None:
         """Send the batch's parts; None when it is settled, else how long to wait."""
@@ -202,7 +224,7 @@ class Sender:
             if wait_s is not None:
                 return wait_s
         work.source.settle(work.batch, work.delivered, {"rejected": work.rejected})
-        self._work = None
+        self._works.remove(work)
         return None
 
     def _send(self, part: _Part) -> Answer:
@@ -239,22 +261,16 @@ class Sender:
     def _fail(self, work: _Work, part: _Part, answer: Answer) -> float | None:
         """None to go on at once (with smaller parts), else how long to wait."""
         if answer.taken:  # and every item rejected: nothing was taken, so nothing comes twice
-            answer = Answer(reason="every item rejected", bad_data=True, status=answer.status)
-        if not part.failures:
+            answer = Answer(reason=_ALL_REJECTED, status=answer.status)
+        if part.taken_before is None:
             part.taken_before = self._taken
         part.failures += 1
-        others_pass = self._taken > part.taken_before
-        # Refused for what it is, if the same receiver takes an empty request or took another part.
-        refused = answer.bad_data and (others_pass or self._takes_empty(answer))
-        suspicious = answer.status == 500 and part.failures >= _PATIENCE
-        if part.items > 1 and (
-            (refused and self._may_cut(part, answer))
-            or (suspicious and (others_pass or part.items == work.batch.items))
-        ):
+        refused = self._is_refused(part, answer)
+        if part.items > 1 and (refused or self._is_suspicious(part, answer)):
             work.parts.popleft()
             work.parts.extendleft(reversed(self._cut(part)))
             return None
-        if part.items == 1 and self._is_hopeless(part, answer, others_pass, refused):
+        if part.items == 1 and refused:
             work.parts.popleft()
             work.rejected += 1
             signals.tell(
@@ -272,33 +288,37 @@ class Sender:
             self._tell(answer)
         return self._backoff_s(answer)
 
-    def _may_cut(self, part: _Part, answer: Answer) -> bool:
-        # A receiver that rejects all it gets is not asked item by item until it takes something.
-        if answer.reason == "every item rejected":
-            return self._taken > part.taken_before or part.failures >= _PATIENCE
-        return True
-
-    def _is_hopeless(self, part: _Part, answer: Answer, others_pass: bool, refused: bool) -> bool:
-        if answer.reason == "every item rejected":
-            return others_pass
+    def _is_refused(self, part: _Part, answer: Answer) -> bool:
+        """Whether it is the data: the same receiver took another part since this one first failed,
+        or at least takes an empty request, which is legal. Who takes neither is no receiver of
+        this signal, or none at this time."""
+        others_pass = part.taken_before is not None and self._taken > part.taken_before
         if answer.bad_data:
-            return refused
-        return answer.status == 500 and others_pass and part.failures >= _PATIENCE
+            assert self._transport is not None
+            patient = part.failures >= _PATIENCE
+            return (others_pass and patient) or self._transport.send(b"").taken
+        if answer.status == _CRASHED:
+            return others_pass and part.failures >= _PATIENCE
+        return others_pass and answer.reason == _ALL_REJECTED
 
-    def _takes_empty(self, answer: Answer) -> bool:
-        """An empty request is legal: who refuses it is no receiver of this signal at all."""
-        if answer.reason == "every item rejected" or self._transport is None:
-            return answer.reason == "every item rejected"
-        return self._transport.send(b"").taken
+    def _is_suspicious(self, part: _Part, answer: Answer) -> bool:
+        """Whether it may be the data; to cut costs only requests."""
+        return part.failures >= _PATIENCE and (answer.bad_data or answer.status == _CRASHED)
 
     def _cut(self, part: _Part) -> list[_Part]:
         payloads = part.payloads
         if len(payloads) == 1:
             halves = encoding.split(self.signal, payloads[0])
-            return [_Part([half.payload], half.items) for half in halves]
+            return [
+                _Part([half.payload], half.items, taken_before=part.taken_before) for half in halves
+            ]
         middle = len(payloads) // 2
         return [
-            _Part(some, sum(encoding.count(self.signal, payload) for payload in some))
+            _Part(
+                some,
+                sum(encoding.count(self.signal, payload) for payload in some),
+                taken_before=part.taken_before,
+            )
             for some in (payloads[:middle], payloads[middle:])
         ]
 
@@ -319,6 +339,16 @@ class Sender:
 
     def _where(self) -> str:
         return self._transport.where if self._transport is not None else "the receiver"
+
+
+def _parts(batch: Batch, before: _Part | None = None) -> deque[_Part]:
+    """before: what failed already, of a batch that has grown."""
+    if not batch.records:
+        return deque()
+    part = _Part([record.payload for record in batch.records], batch.items)
+    if before is not None:
+        part.failures, part.taken_before = before.failures, before.taken_before
+    return deque([part])
 
 
 _ITEMS = {"traces": "spans", "metrics": "data points", "logs": "log records"}

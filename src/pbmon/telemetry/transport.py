@@ -187,11 +187,7 @@ def _read(response: Any, deadline_s: float) -> bytes:
     read = getattr(raw, "read1", raw.read)  # urllib3 1 has only the latter
     body = b""
     try:
-        while len(body) < _MAX_ANSWER:
-            piece = read(_MAX_ANSWER - len(body), decode_content=True)
-            if not piece:
-                raw.release_conn()
-                return body
+        while piece := read(_MAX_ANSWER - len(body), decode_content=True):
             body += piece
             if time.monotonic() > deadline_s:
                 raise TimeoutError("timed out")
