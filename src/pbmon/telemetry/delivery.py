@@ -63,9 +63,9 @@ class Delivery:
             open_queue(settings, service, self.books) if names else MemoryQueue(self.books)
         )
         self.senders: dict[str, Sender] = {}
+        self._orphans: list[Orphan] = []
         for signal, name in names.items():
             self.add(signal, name)
-        self._orphans: list[Orphan] = []
         self._adopt_at_s = time.monotonic() + 0.2
         self._closed = False
         self.on_buried: Callable[[], None] = lambda: None
@@ -80,7 +80,7 @@ class Delivery:
             delay_s=interval_s(variable, default_ms) if variable else default_ms / 1000,
             max_items=MAX_ITEMS,
         )
-        made.sources.append(self.queue)
+        made.sources += [self.queue, *self._orphans]
         self.senders[signal] = made
 
     @property
@@ -149,19 +149,12 @@ class Delivery:
         Where nobody listens it is given up after a moment.
         """
         wanted = [self.senders[s] for s in signals_ if s in self.senders]
-        given_up_s = [float("inf")]
-
-        def skip() -> bool:
-            if given_up_s[0] == float("inf") and any(s.nobody_there for s in wanted):
-                given_up_s[0] = time.monotonic() + _GRACE_S
-            return time.monotonic() > given_up_s[0]
-
         for sender in wanted:  # all at once; the waiting below is one after the other
             if sender.waits():
                 sender.start()
                 sender.nudge()
         # Every one of them, also behind one that failed.
-        return not [s for s in wanted if not s.flush(deadline_s, skip)]
+        return not [s for s in wanted if not s.flush(deadline_s, _patience(s))]
 
     def close(self) -> None:
         self._closed = True
@@ -194,6 +187,19 @@ class Delivery:
             )
             fresh.sources.append(self.queue)
         self._adopt_at_s = time.monotonic() + _ADOPT_EVERY_S
+
+
+def _patience(sender: Sender) -> Callable[[], bool]:
+    """Whether nobody has been there for a moment, at its receiver."""
+    since_s = float("inf")
+
+    def is_over() -> bool:
+        nonlocal since_s
+        now_s = time.monotonic()
+        since_s = min(since_s, now_s) if sender.nobody_there else float("inf")
+        return now_s - since_s > _GRACE_S
+
+    return is_over
 
 
 def last_words(payload: bytes) -> tuple[bytes, int]:
