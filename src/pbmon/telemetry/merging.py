@@ -67,9 +67,9 @@ def _merge(before: MetricsData, after: MetricsData) -> MetricsData:
 
 
 def _metrics(before: Any, after: Any) -> list[Metric]:
-    merged = {(m.name, type(m.data)): m for m in before}
+    merged = {_identity(m): m for m in before}
     for metric in after:
-        key = (metric.name, type(metric.data))
+        key = _identity(metric)
         known = merged.get(key)
         if known is not None and getattr(metric.data, "aggregation_temporality", None) == _DELTA:
             metric = replace(  # noqa: PLW2901
@@ -77,6 +77,12 @@ def _metrics(before: Any, after: Any) -> list[Metric]:
             )
         merged[key] = metric
     return list(merged.values())
+
+
+def _identity(metric: Metric) -> Any:
+    """The SDK keeps instruments of one name apart that differ in anything else."""
+    kind = getattr(metric.data, "is_monotonic", None)
+    return metric.name, metric.unit, metric.description, type(metric.data), kind
 
 
 def _points(before: Any, after: Any) -> list[Any]:

@@ -129,8 +129,14 @@ class Pipeline:
             except IndexError:
                 pass
             if chunk:
-                self._spool(intake.signal, intake.encode(chunk))
+                self._spool(intake.signal, self._encode(intake, chunk))
                 intake.processed += len(chunk)
+
+    def _encode(self, intake: Intake, chunk: list[Any]) -> Encoded:
+        """A fault of ours costs the chunk, but not its place in the counts."""
+        with signals.guard(f"encoding {intake.signal}"):
+            return intake.encode(chunk)
+        return Encoded(b"", 0, left_out=len(chunk))
 
     def drain_all(self) -> None:
         for intake in self.intakes.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import time
 from typing import Any
 
@@ -68,10 +69,10 @@ def _mend(span: ReadableSpan, began_ns: int) -> None:
     start_ns, end_ns = span.start_time, span.end_time
     if start_ns is None or end_ns is None:
         return
-    elapsed_ns = time.perf_counter_ns() - began_ns
     since_ns = time.time_ns() - end_ns
+    elapsed_ns = time.perf_counter_ns() - began_ns - since_ns
     if 0 <= since_ns < _NOW_NS and abs(end_ns - start_ns - elapsed_ns) > _BENT_NS:
-        span._end_time = start_ns + max(0, elapsed_ns - since_ns)  # noqa: SLF001 - it has no setter
+        span._end_time = start_ns + max(0, elapsed_ns)  # noqa: SLF001 - it has no setter
 
 
 class SpooledLogs(LogRecordProcessor):
@@ -107,26 +108,23 @@ class SpooledMetrics(MetricReader):
     def __init__(self, temporality: dict[type, AggregationTemporality], aggregation: Any) -> None:
         super().__init__(preferred_temporality=temporality, preferred_aggregation=aggregation)
         self._merged = Merged()
-        self._data: MetricsData | None = None
+        self._lock_merged = threading.Lock()
 
     def take(self, *, whole: bool) -> Encoded | None:
         """What was measured, encoded. whole: it goes on its way now, so deltas begin anew."""
-        self._data = None
         self.collect()
-        if self._data is not None:
-            self._merged.add(self._data)
-        data = self._merged.data()
-        if data is None:
-            return None
-        encoded = encoding.encode_metrics(data)
-        if whole:
-            self._merged.clear()
-        return encoded
+        with self._lock_merged:
+            data = self._merged.data()
+            if whole:
+                self._merged.clear()
+        return None if data is None else encoding.encode_metrics(data)
 
     def _receive_metrics(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
     ) -> None:
-        self._data = metrics_data
+        # Also asked for by others, as by MeterProvider.force_flush(): deltas come only once.
+        with self._lock_merged:
+            self._merged.add(metrics_data)
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         with signals.guard("stopping metrics"):
@@ -134,4 +132,5 @@ class SpooledMetrics(MetricReader):
 
     def forget(self) -> None:
         """In a forked child."""
+        self._lock_merged = threading.Lock()
         self._merged.clear()
