@@ -125,6 +125,25 @@ def test_a_living_process_is_left_and_a_killed_one_is_not(plain):
         assert [orphan.waiting(channel) for channel in CHANNELS] == [5] * 4
 
 
+def test_one_that_another_adopter_removed_after_it_was_opened_is_not_taken(plain, monkeypatch):
+    spool = plain.make(Books())
+    fill(spool, "logs", 3)
+    plain.crash(spool)
+    other, lock = Books(), adoption.lock
+
+    def be_late(fd):
+        monkeypatch.setattr(adoption, "lock", lock)
+        orphan = plain.adopt_one(other)
+        drain(orphan, "logs")
+        orphan.close()
+        return lock(fd)
+
+    monkeypatch.setattr(adoption, "lock", be_late)
+    assert plain.adopt() == []
+    assert totals(other, "logs") == (3, 3, 0)
+    assert totals(plain.books, "logs") == (0, 0, 0)
+
+
 def test_other_services_are_left(plain, tmp_path):
     fill(spool := plain.make(), "logs", 1)
     plain.crash(spool)

@@ -147,15 +147,14 @@ def _entries(directory: Path) -> list[Path]:
 
 
 def _take(path: Path, books: Books) -> Orphan | None:
-    file = path / ledger.NAME
     try:
-        fd = os.open(file, os.O_RDWR | os.O_NOFOLLOW)
+        fd = os.open(path / ledger.NAME, os.O_RDWR | os.O_NOFOLLOW)
     except OSError:
         return None
     try:
-        if lock(fd) and _is_still(file, fd):
+        if lock(fd):
             return Orphan(path, books, _ledger(fd))
-    except (OSError, OtherVersionError):  # tried again later
+    except (OSError, OtherVersionError):  # removed since by another adopter, or tried again later
         pass
     os.close(fd)
     return None
@@ -170,14 +169,6 @@ def _ledger(fd: int) -> Ledger:
     except ValueError:
         # Cut short or overwritten: the records may still be whole.
         return Ledger(fd, fresh=True, mapped=False)
-
-
-def _is_still(file: Path, fd: int) -> bool:
-    """Whether another adopter has not removed it since it was opened."""
-    try:
-        return os.path.samestat(file.stat(), os.fstat(fd))
-    except OSError:
-        return False
 
 
 def _clear_hidden(path: Path) -> None:
