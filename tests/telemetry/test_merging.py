@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
@@ -167,13 +168,16 @@ def test_cumulative_ones_are_sent_as_they_are(steps):
 
 def test_one_delta_spans_all_collections_of_an_export():
     measured = Measured()
+    first_ns = 0
     for value in (5, 500, 7):
         measured.instruments["counter"](value)
         measured.instruments["histogram"](value)
         measured.take(whole=False)
+        first_ns = first_ns or time.time_ns()
     measured.take(whole=True)
     (point,) = measured.points("one", "n", "a")
     assert point.as_int == 512
+    assert point.start_time_unix_nano < first_ns
     (bucket,) = measured.points("one", "h")
     assert (bucket.count, bucket.min, bucket.max) == (3, 5, 500)
     assert list(bucket.bucket_counts) == [0, 2, 0, 1]
@@ -182,6 +186,7 @@ def test_one_delta_spans_all_collections_of_an_export():
     measured.take(whole=True)
     later = measured.points("one", "h")[1]
     assert later.count == 1
+    assert began_ns < first_ns
     assert began_ns < ended_ns <= later.start_time_unix_nano
     assert later.time_unix_nano > later.start_time_unix_nano
 

@@ -153,6 +153,20 @@ def test_a_single_item_put_at_any_moment_is_spooled(monkeypatch):
                 assert time.monotonic() < deadline_s, f"item {number} waits for another"
 
 
+def test_what_is_put_while_the_other_queue_is_emptied_wakes_anew():
+    """Its own queue has had its turn in this round."""
+    with running(start=False) as made:
+
+        def encode_while_a_span_ends(items):
+            made.spans.put("late")
+            return encode(items)
+
+        logs = made.intake("logs", encode_while_a_span_ends)
+        made.start()
+        logs.put("log")
+        wait_until(lambda: made.spans.processed == 1, "spooled")
+
+
 def test_drain_all_by_two_threads_at_once_takes_each_item_once():
     with running(start=False) as made:
         for number in range(2000):
