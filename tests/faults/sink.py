@@ -124,6 +124,8 @@ class Accepted:
         self.spans: set[tuple[int, str]] = set()
         """(number, "server" or "child") of every numbered span."""
         self.logs: set[int] = set()
+        self.sent_by: Counter[tuple[str, str]] = Counter()
+        """Spans and log records by ("span" or "log", service.instance.id)."""
         self.span_total = 0
         self.log_total = 0
         self.duplicate_spans = 0
@@ -173,8 +175,10 @@ class Accepted:
         items = list(_items(request))
         for resource, item in items[: len(items) - rejected]:
             if isinstance(request, ExportTraceServiceRequest):
+                self.sent_by["span", _instance(resource)] += 1
                 self._add_span(item)
             elif isinstance(request, ExportLogsServiceRequest):
+                self.sent_by["log", _instance(resource)] += 1
                 self._add_log(item)
             else:
                 self._add_metric(_instance(resource), item)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
-from opentelemetry.sdk.metrics.export import MetricExportResult, MetricsData
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SpanExportResult
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter
 
 from pbmon import signals
 from pbmon.settings import resolve
 from pbmon.telemetry import exporters
-from pbmon.telemetry.exporters import MetricDelivery, SpanDelivery
-from tests.telemetry.receiver import Receiver, closed_port
 
 NOWHERE = Path("/nonexistent")
 
@@ -32,13 +27,6 @@ def environ(monkeypatch):
 
 def settings(**keywords):
     return resolve(keywords, None, NOWHERE)[0]
-
-
-def a_span():
-    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("t")
-    with tracer.start_as_current_span("s") as span:
-        pass
-    return span
 
 
 def told(caplog):
@@ -146,132 +134,39 @@ def test_names(environ, value, names):
 
 def test_grpc_builds_the_grpc_exporter(environ):
     environ.setenv(PROTOCOL, "grpc")
-    stock = exporters.build("traces", "otlp", settings())
+    stock = exporters.build("traces", "otlp_proto_grpc", settings())
     assert type(stock).__module__.startswith("opentelemetry.exporter.otlp.proto.grpc")
     stock.shutdown()
+
+
+def test_another_installed_exporter_is_built_as_it_is():
+    assert type(exporters.build("traces", "console", settings())) is ConsoleSpanExporter
+
+
+REMEDY = (
+    "exporter 'zipkin' for traces is not installed; OTEL_TRACES_EXPORTER takes otlp, "
+    "console, none or an installed exporter's name"
+)
 
 
 def test_an_exporter_that_is_not_there_is_named_with_the_remedy():
     with pytest.raises(exporters.ExporterError) as caught:
         exporters.build("traces", "zipkin", settings())
-    assert str(caught.value) == (
-        "exporter 'zipkin' for traces is not installed; OTEL_TRACES_EXPORTER takes otlp, "
-        "console, none or an installed exporter's name"
-    )
-
-
-# --- delivery ---
-
-
-def test_a_span_delivery_builds_its_exporter_at_the_first_batch(environ):
-    built = []
-    build = exporters.build
-    environ.setattr(exporters, "build", lambda *a: built.append(a) or build(*a))
-    with Receiver() as receiver:
-        delivery = SpanDelivery("otlp", settings(endpoint=closed_port()))
-        assert built == []
-        delivery.delivery.apply(settings(endpoint=receiver.url))
-        for _ in range(3):
-            assert delivery.export([a_span()]) is SpanExportResult.SUCCESS
-        assert len(built) == 1
-        assert len(receiver.spans()) == 3
-        delivery.shutdown()
-
-
-def test_a_changed_endpoint_takes_the_next_batch(environ):
-    with Receiver() as first, Receiver() as second:
-        delivery = SpanDelivery("otlp", settings(endpoint=first.url))
-        delivery.export([a_span()])
-        delivery.delivery.apply(settings(endpoint=second.url))
-        delivery.export([a_span()])
-        delivery.delivery.apply(settings(endpoint=second.url, service_name="x"))
-        delivery.export([a_span()])
-        assert (len(first.spans()), len(second.spans())) == (1, 2)
-        delivery.shutdown()
-
-
-def test_a_metric_delivery_builds_one_exporter(environ):
-    built = []
-    build = exporters.build
-    environ.setattr(exporters, "build", lambda *a: built.append(a) or build(*a))
-    with Receiver() as receiver:
-        delivery = MetricDelivery("otlp", settings(endpoint=receiver.url))
-        assert delivery.export(MetricsData([])) is MetricExportResult.SUCCESS
-        assert len(built) == 1
-        delivery.shutdown()
-
-
-def test_an_unreachable_collector_is_one_line_a_minute(environ, caplog):
-    """The secrets masked, the stock exporter's own lines kept away."""
-    where = closed_port().replace("http://", "http://app:hunter2@")
-    delivery = SpanDelivery("otlp", settings(endpoint=f"{where}/?token=hunter3"))
-    environ.setattr(exporters, "endpoint", lambda *_: f"{where}/v1/traces?token=hunter3")
-    environ.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.05")
-    with caplog.at_level(logging.DEBUG, "opentelemetry"):
-        for _ in range(3):
-            assert delivery.export([a_span()]) is SpanExportResult.FAILURE
-    assert delivery.delivery.failures == 3
-    (line,) = told(caplog)
-    host = where.rpartition("@")[2]
-    assert line.startswith(
-        f"pbmon: traces can't be delivered to http://REDACTED@{host}/v1/traces?token=REDACTED ("
-    )
-    assert line.endswith(
-        "is a collector listening there? Set OTEL_EXPORTER_OTLP_ENDPOINT, or "
-        "OTEL_TRACES_EXPORTER=none for no export."
-    )
-    assert "hunter" not in caplog.text
-    assert not [r for r in caplog.records if r.name.startswith("opentelemetry.exporter")]
-    delivery.shutdown()
+    assert str(caught.value) == REMEDY
 
 
 @pytest.mark.parametrize(
-    ("status", "cause"),
-    [(401, "401 unauthorized"), (403, "403 forbidden"), (404, "404 not found"), (500, "")],
-)
-def test_a_refusing_collector_is_told_with_the_cause(caplog, status, cause):
-    with Receiver(status) as receiver:
-        delivery = SpanDelivery("otlp", settings(endpoint=receiver.url))
-        assert delivery.export([a_span()]) is SpanExportResult.FAILURE
-        (line,) = told(caplog)
-        assert f"({cause or 'the exporter reported a failure'})" in line
-        delivery.shutdown()
+    ("name", "why"),
+    [("otlp", ""), ("otlp_proto_http", ""), ("none", ""), ("console", ""),
+     ("otlp_proto_grpc", ""), ("zipkin", REMEDY)],
+)  # fmt: skip
+def test_missing(name, why):
+    assert exporters.missing("traces", name) == why
 
 
-@pytest.mark.parametrize(
-    ("words", "cause"),
-    [
-        ("[Errno 111] Connection refused", "connection refused"),
-        ("Read timed out. (read timeout=10)", "timed out"),
-        ("Temporary failure in name resolution", "unknown host"),
-        ("certificate verify failed", "TLS certificate not accepted"),
-        ("Transient error Connection refused\nFailed due to timeout", "connection refused"),
-        ("Transient error Service Unavailable\nFailed due to timeout", "503 unavailable"),
-        ("Failed to export spans batch due to timeout, max retries or shutdown.", "timed out"),
-        ("Failed to export span batch code: 404, reason: x", "404 not found"),
-        ("HTTPConnectionPool(host='h', port=40401): reset", "the exporter reported a failure"),
-        ("", "the exporter reported a failure"),
-    ],
-)
-def test_reasons(words, cause):
-    assert exporters._reason(words) == cause
-
-
-def test_an_unknown_exporter_fails_each_batch_and_is_told_once(caplog):
-    delivery = SpanDelivery("zipkin", settings())
-    for _ in range(3):
-        assert delivery.export([a_span()]) is SpanExportResult.FAILURE
-    assert len(told(caplog)) == 1
-    assert "exporter 'zipkin' for traces is not installed" in told(caplog)[0]
-
-
-def test_a_malformed_header_is_not_repeated(environ, caplog):
-    environ.setenv("OTEL_EXPORTER_OTLP_HEADERS", "authorization Bearer hunter2,x-tenant=shop")
-    with Receiver() as receiver:
-        delivery = SpanDelivery("otlp", settings(endpoint=receiver.url))
-        delivery.export([a_span()])
-        ((_, headers, _),) = receiver.arrived
-        assert headers["x-tenant"] == "shop"
-        delivery.shutdown()
-    assert "Header format invalid" in caplog.text
-    assert "hunter2" not in caplog.text
+def test_a_missing_grpc_exporter_names_its_extra(environ):
+    environ.setattr(exporters.metadata, "entry_points", lambda **_: ())
+    assert exporters.missing("logs", "otlp_proto_grpc") == (
+        "exporter 'otlp_proto_grpc' for logs is not installed; pip install 'pbmon[grpc]'; "
+        "OTEL_LOGS_EXPORTER takes otlp, console, none or an installed exporter's name"
+    )
