@@ -88,12 +88,18 @@ def _start(resolved: settings.Settings) -> None:
     active.flush = _finish
     active.accounts = _parts["providers"].accounts.summary
     activate_hooks()
-    atexit.register(shutdown, EXIT_TIMEOUT_S)
+    atexit.register(_end)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_begin_in_child)
     if resolved.signals:
         endings.install(_hand_over)
     _log.info("%s", describe())
+
+
+def _end() -> None:
+    """At exit. A signal from here on ends the process at once."""
+    endings.remove()
+    shutdown(EXIT_TIMEOUT_S)
 
 
 def _begin_in_child() -> None:
@@ -108,7 +114,7 @@ def _begin_in_child() -> None:
 def _hand_over(everything: bool) -> None:
     """At a signal. everything: there is time to send; else only to write it down."""
     if everything:
-        shutdown(EXIT_TIMEOUT_S)
+        _finish(EXIT_TIMEOUT_S)  # not shutdown(): the process may go on, if its owner so wishes
     elif (built := _providers()) is not None:
         built.hand_over()
 

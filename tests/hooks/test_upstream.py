@@ -21,7 +21,7 @@ from starlette.routing import Route, WebSocketRoute
 from websockets.sync.client import connect
 
 from pbmon import runtime
-from pbmon.hooks import upstream
+from pbmon.hooks import asgi, upstream
 from pbmon.hooks.fastapi import FastAPIHook
 from pbmon.hooks.starlette import StarletteHook
 from pbmon.hooks.uvicorn import UvicornHook
@@ -191,7 +191,7 @@ def test_a_lifespan_and_unknown_scopes_pass(monkeypatch):
 
     for kind in ("lifespan", "telepathy"):
         call(upstream.UpstreamObserved(app), {"type": kind}, log=[])
-    assert (seen, flushed) == (["lifespan", "telepathy"], [5.0])
+    assert (seen, flushed) == (["lifespan", "telepathy"], [asgi.FLUSH_S])
 
 
 def test_a_broken_sink_changes_nothing(spans):

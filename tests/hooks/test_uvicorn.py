@@ -25,6 +25,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from pbmon import runtime
+from pbmon.hooks import asgi
 from pbmon.hooks.fastapi import FastAPIHook
 from pbmon.hooks.starlette import StarletteHook
 from pbmon.hooks.uvicorn import Entrance, UvicornHook, observed
@@ -400,7 +401,7 @@ def test_a_shutdown_flushes_once(monkeypatch, app, layers):
     with hooked(*LAYERS[layers]), recording(), serving(APPS[app]) as address:
         assert httpx.get(f"http://{address}/").text == "hello"
         assert flushed == []
-    assert flushed == [5.0]
+    assert flushed == [asgi.FLUSH_S]
 
 
 def test_the_flush_comes_after_the_applications_own_end(monkeypatch):

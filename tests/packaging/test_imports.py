@@ -27,12 +27,35 @@ PRIVATE = {
     ("telemetry/providers.py", "opentelemetry.metrics._internal._ProxyMeterProvider"),
     # The SDK's own way to renew the resource after a fork.
     ("telemetry/providers.py", "provider._update_resource"),
-    # What the SDK's periodic reader asks an exporter for.
-    ("telemetry/exporters.py", "stock._preferred_temporality"),
-    ("telemetry/exporters.py", "stock._preferred_aggregation"),
-    # Its logger: the stock exporter's complaints are ours to tell.
-    ("telemetry/exporters.py", "opentelemetry.exporter.otlp.proto.http._common"),
+    # The channel and headers of the stock gRPC exporter, whose export() hides the answer.
+    ("telemetry/transport.py", "stock._client"),
+    ("telemetry/transport.py", "stock._headers"),
+    # A span's end, which has no setter: mended where the wall clock was set meanwhile.
+    ("telemetry/processors.py", "span._end_time"),
+    # Threads and loops below the level of threading and asyncio, inside a signal handler.
+    ("endings.py", "_thread"),
+    ("endings.py", "asyncio._get_running_loop"),
+    # How multiprocessing started this process.
+    ("hooks/multiprocessing.py", "multiprocessing.current_process()._start_method"),
+    # How to tell that no logger provider was set.
+    ("telemetry/providers.py", "opentelemetry._logs._internal"),
+    ("telemetry/providers.py", "opentelemetry._logs._internal.ProxyLoggerProvider"),
     # The logs API, which upstream keeps private as long as it may still change.
+    ("telemetry/encoding.py", "opentelemetry._logs"),
+    ("telemetry/encoding.py", "opentelemetry._logs.SeverityNumber"),
+    ("telemetry/encoding.py", "opentelemetry.exporter.otlp.proto.common._log_encoder"),
+    ("telemetry/encoding.py", "opentelemetry.exporter.otlp.proto.common._log_encoder.encode_logs"),
+    ("telemetry/encoding.py", "opentelemetry.sdk._logs"),
+    ("telemetry/encoding.py", "opentelemetry.sdk._logs.ReadableLogRecord"),
+    ("telemetry/processors.py", "opentelemetry.sdk._logs"),
+    ("telemetry/processors.py", "opentelemetry.sdk._logs.LogRecordProcessor"),
+    ("telemetry/processors.py", "opentelemetry.sdk._logs.ReadWriteLogRecord"),
+    ("telemetry/processors.py", "opentelemetry.sdk._logs.ReadableLogRecord"),
+    ("telemetry/providers.py", "opentelemetry._logs"),
+    ("telemetry/providers.py", "opentelemetry.sdk._logs"),
+    ("telemetry/providers.py", "opentelemetry.sdk._logs.LoggerProvider"),
+    ("telemetry/providers.py", "opentelemetry.sdk._logs.export"),
+    ("telemetry/providers.py", "opentelemetry.sdk._logs.export.BatchLogRecordProcessor"),
     ("telemetry/logs.py", "opentelemetry._logs"),
     ("telemetry/logs.py", "opentelemetry._logs.Logger"),
     ("telemetry/logs.py", "opentelemetry._logs.LoggerProvider"),
@@ -43,13 +66,24 @@ PRIVATE = {
     *(
         ("telemetry/meters.py", name)
         for name in (
-            "provider._measurement_consumer", "provider._meters", "consumer._lock",
-            "consumer._reader_storages", "storage._lock",
-            "storage._instrument_view_instrument_matches", "match._lock",
-            "match._attributes_aggregation", "match._view", "match._instrument_class_aggregation",
-            "view._aggregation", "view._exemplar_reservoir_factory", "kind._create_aggregation",
-            "aggregation._attributes", "meter._instrument_registration_lock",
-            "meter._instrument_ids_lock", "reader._lock", "reader._export_lock",
+            "provider._measurement_consumer",
+            "provider._meters",
+            "consumer._lock",
+            "consumer._reader_storages",
+            "storage._lock",
+            "storage._instrument_view_instrument_matches",
+            "match._lock",
+            "match._attributes_aggregation",
+            "match._view",
+            "match._instrument_class_aggregation",
+            "view._aggregation",
+            "view._exemplar_reservoir_factory",
+            "kind._create_aggregation",
+            "aggregation._attributes",
+            "meter._instrument_registration_lock",
+            "meter._instrument_ids_lock",
+            "reader._lock",
+            "reader._export_lock",
         )
     ),
     # CPython's documented name for the caller's frame.
@@ -59,6 +93,7 @@ PRIVATE = {
     ("hooks/asgi.py", "asyncio.coroutines._is_coroutine"),
     ("hooks/asgi.py", "function._is_coroutine"),
 }
+OURS = ("self", "cls", "super()")
 DOTTED = re.compile(r"opentelemetry(\.\w+)+")
 # namedtuple's own methods are public; their underscore only keeps them apart from the fields.
 NAMED_TUPLE = {"_asdict", "_fields", "_make", "_replace"}
@@ -115,7 +150,7 @@ def private_names(tree: ast.AST) -> Iterator[str]:
             owner, name = ast.unparse(node.args[0]), str(node.args[1].value)
         else:
             continue
-        if is_private(name) and not name.startswith("_pbmon_") and owner not in ("self", "cls"):
+        if is_private(name) and not name.startswith("_pbmon_") and owner not in OURS:
             yield f"{owner}.{name}"
 
 

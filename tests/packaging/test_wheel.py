@@ -14,8 +14,9 @@ from tests.packaging.conftest import ROOT
 
 DEPENDENCIES = {
     "opentelemetry-api", "opentelemetry-sdk", "opentelemetry-semantic-conventions",
-    "opentelemetry-instrumentation", "opentelemetry-exporter-otlp-proto-http", "wrapt", "sqlglot",
-    "sqlalchemy", "alembic", "iso4217", "tomli",
+    "opentelemetry-instrumentation", "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry-exporter-otlp-proto-common", "opentelemetry-proto", "requests", "wrapt",
+    "sqlglot", "sqlalchemy", "alembic", "iso4217", "tomli",
 }  # fmt: skip
 EXTRAS = {
     "postgres": {"psycopg2-binary"},

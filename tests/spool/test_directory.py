@@ -285,7 +285,8 @@ def test_eight_processes_on_a_small_volume_find_a_place_each_and_keep_the_limit(
         assert process.exitcode == 0
     used, limit = measured[-1]
     assert limit <= 6.4 * MB
-    assert 0.8 * limit < used <= limit
+    # The limit follows the free space, which the last of them made smaller.
+    assert 0.8 * limit < used <= 1.02 * limit
 
 
 def test_a_process_stopped_with_the_lock_does_not_stop_the_others(tmp_path):

@@ -26,9 +26,11 @@ class Merged:
 
     def __init__(self) -> None:
         self._data: MetricsData | None = None
+        self._exemplars: dict[Any, dict[Any, Any]] = {}
 
     def clear(self) -> None:
         self._data = None
+        self._exemplars.clear()
 
     def data(self) -> MetricsData | None:
         return self._data
@@ -36,6 +38,25 @@ class Merged:
     def add(self, data: MetricsData) -> None:
         before = self._data
         self._data = data if before is None or not _has_deltas(before) else _merge(before, data)
+        self._keep_exemplars(self._data)
+
+    def _keep_exemplars(self, data: MetricsData) -> None:
+        """The SDK gives an exemplar to the next collection alone, which need not be an export."""
+        for resource in data.resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    points: Any = metric.data.data_points
+                    series = scope.scope, _identity(metric)
+                    kept = self._exemplars.get(series)
+                    if kept is None:
+                        if not any(point.exemplars for point in points):
+                            continue
+                        kept = self._exemplars[series] = {}
+                    for index, point in enumerate(points):
+                        if point.exemplars:
+                            kept[_key(point)] = point.exemplars
+                        elif found := kept.get(_key(point)):
+                            points[index] = replace(point, exemplars=found)
 
 
 def _has_deltas(data: MetricsData) -> bool:

@@ -183,7 +183,7 @@ class Requests:
         if server := scope.get("server"):
             attributes[catalog.SERVER_ADDRESS.name] = server[0]
             if server[1] is not None:
-                attributes[catalog.SERVER_PORT.name] = server[1]
+                attributes[catalog.SERVER_PORT.name] = int(server[1])  # granian says it as text
         if agent := _headers(scope).get("user-agent"):
             attributes[catalog.USER_AGENT.name] = agent[:_MAX_AGENT]
         if self.settings.client_address:

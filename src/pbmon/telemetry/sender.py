@@ -205,7 +205,9 @@ class Sender:
             part.items == 1 and part.failures >= _PATIENCE for part in work.parts
         ):
             return
-        batch = self._read(work.source)
+        # Also where a request may hold only as many as there already are.
+        most = max(self.max_items, work.batch.items + 1)
+        batch = work.source.read(self.signal, most, _MAX_BYTES)
         if batch is not None and batch.items > work.batch.items:
             work.batch = batch
             work.parts = _parts(batch, work.parts[0])
