@@ -1,0 +1,369 @@
+"""Delivery: what dead processes left arrives once, and a process without a directory goes on."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
+
+from pbmon import signals
+from pbmon.settings import resolve
+from pbmon.spool.memory import MemoryQueue
+from pbmon.spool.queue import Spool
+from pbmon.telemetry import delivery
+from pbmon.telemetry.delivery import Delivery, last_words
+from tests import state
+from tests.faults import sink as sinks
+from tests.faults.sink import Sink
+from tests.stack.process import wait_until
+from tests.telemetry.programs import Program
+from tests.telemetry.receiver import closed_port
+from tests.telemetry.test_sender import request
+
+WAIT_S = 30.0
+
+
+@pytest.fixture
+def sink():
+    with Sink() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def directory():
+    return state.fresh()
+
+
+def spools(directory):
+    """The spools there are, by service."""
+    return sorted(str(path.parent.name) for path in Path(directory).glob("spool/*/[0-9]*"))
+
+
+def read(receiver, name, **attributes):
+    with receiver.lock:
+        return receiver.accepted.total(name, **attributes)
+
+
+def has_all(receiver, numbers):
+    with receiver.lock:
+        accepted = receiver.accepted
+        return {(n, "child") for n in numbers} <= accepted.spans and numbers <= accepted.logs
+
+
+def assert_once(receiver, count):
+    with receiver.lock:
+        accepted = receiver.accepted
+        assert (accepted.span_total, accepted.duplicate_spans) == (count, 0)
+        assert accepted.duplicate_logs == 0
+        assert accepted.logs == set(range(count))
+
+
+def assert_balanced(receiver, count):
+    """Summed over all instances, what the books say at the sink is what is there."""
+    for signal in ("traces", "logs"):
+        told = {
+            outcome: read(receiver, "pbmon.spool.records", pbmon_signal=signal,
+                          pbmon_outcome=outcome)
+            for outcome in ("accepted", "delivered", "dropped")
+        }  # fmt: skip
+        assert told == {"accepted": count, "delivered": count, "dropped": 0}, signal
+
+
+# --- processes that were killed -----------------------------------------------------------------
+
+
+def killed(sink, directory, first, count, **options):
+    """What a process made that could deliver nothing; its service.instance.id."""
+    sink.become(sinks.refused())
+    with Program(sink, PBMON_STATE_DIR=directory, **options) as dead:
+        dead.work(first, count)
+        instance = dead.do(
+            "print(trace.get_tracer_provider().resource.attributes['service.instance.id'])"
+        )
+        dead.kill()
+    sink.become(sinks.ok())
+    return instance
+
+
+def test_what_a_killed_process_left_is_delivered_by_the_next(sink, directory):
+    instance = killed(sink, directory, 0, 30)
+    assert spools(directory) == ["shop"]
+    assert sink.accepted.span_total == 0
+    with Program(sink, PBMON_STATE_DIR=directory) as heir:
+        heir.work(30, 5)
+        wait_until(lambda: has_all(sink, set(range(30))), "spans and logs", WAIT_S)
+        wait_until(lambda: read(sink, "test.work") >= 30, "counters", WAIT_S)
+        assert heir.end() == ""
+    assert_once(sink, 35)
+    with sink.lock:
+        assert sink.accepted.sent_by["span", instance] == 30
+        assert sink.accepted.sent_by["log", instance] == 30
+        assert len(sink.accepted.instances()) == 2
+        assert sink.accepted.decreases == 0
+    assert read(sink, "test.work") == 35
+    assert read(sink, "test.sizes") == 35
+    # 5 are open in the heir, which ended in order; what was open in the dead one is 0.
+    assert read(sink, "test.open") == 5
+    assert_balanced(sink, 35)
+    assert spools(directory) == []
+
+
+def test_a_process_killed_in_an_outage_that_goes_on_is_inherited_again(sink, directory):
+    killed(sink, directory, 0, 10)
+    sink.become(sinks.status(500))
+    with Program(sink, PBMON_STATE_DIR=directory) as second:
+        second.work(10, 10)
+        second.do("time.sleep(1.5)")  # it takes the first one's spool, and can do nothing with it
+        second.kill()
+    sink.become(sinks.ok())
+    with Program(sink, PBMON_STATE_DIR=directory) as third:
+        third.work(20, 1)
+        wait_until(lambda: has_all(sink, set(range(20))), "spans and logs", WAIT_S)
+        wait_until(lambda: read(sink, "test.work") >= 20, "counters", WAIT_S)
+        third.end()
+    assert_once(sink, 21)
+    assert read(sink, "test.work") == 21
+    assert read(sink, "test.open") == 1
+    assert_balanced(sink, 21)
+    assert spools(directory) == []
+
+
+def test_two_heirs_at_once_deliver_it_once(sink, directory):
+    for first in (0, 10, 20):
+        killed(sink, directory, first, 10)
+    with (
+        Program(sink, PBMON_STATE_DIR=directory) as one,
+        Program(sink, PBMON_STATE_DIR=directory) as other,
+    ):
+        one.work(30, 5)
+        other.work(35, 5)
+        wait_until(lambda: has_all(sink, set(range(30))), "spans and logs", WAIT_S)
+        wait_until(lambda: read(sink, "test.work") >= 30, "counters", WAIT_S)
+        one.end()
+        other.end()
+    assert_once(sink, 40)
+    assert read(sink, "test.work") == 40
+    assert read(sink, "test.open") == 10
+    assert_balanced(sink, 40)
+    assert spools(directory) == []
+
+
+def test_another_service_is_left_to_its_own(sink, directory):
+    killed(sink, directory, 0, 10, service="bank")
+    with Program(sink, PBMON_STATE_DIR=directory) as stranger:
+        stranger.work(10, 1)
+        stranger.do("time.sleep(1.5)")  # it has looked by then
+        stranger.end()
+    with sink.lock:
+        assert {n for n, _ in sink.accepted.spans} == {10}
+        assert sink.accepted.logs == {10}
+    assert read(sink, "test.work") == 1
+    assert spools(directory) == ["bank"]
+
+
+def test_what_is_left_at_an_orderly_end_is_delivered_by_the_next(sink, directory):
+    sink.become(sinks.refused())
+    with Program(sink, PBMON_STATE_DIR=directory) as first:
+        first.work(0, 10)
+        first.do("work(10, 10)")
+        began_s = time.monotonic()
+        assert "can't be delivered" in first.end()
+        assert time.monotonic() - began_s < 10
+    sink.become(sinks.ok())
+    with Program(sink, PBMON_STATE_DIR=directory) as second:
+        second.work(20, 1)
+        wait_until(lambda: has_all(sink, set(range(20))), "spans and logs", WAIT_S)
+        wait_until(lambda: read(sink, "test.work") >= 20, "counters", WAIT_S)
+        second.end()
+    assert_once(sink, 21)
+    assert read(sink, "test.work") == 21
+    assert_balanced(sink, 21)
+
+
+def test_two_living_processes_take_nothing_from_each_other(sink, directory):
+    sink.become(sinks.status(503))
+    with (
+        Program(sink, PBMON_STATE_DIR=directory) as one,
+        Program(sink, PBMON_STATE_DIR=directory) as other,
+    ):
+        one.work(0, 20)
+        other.work(20, 20)
+        one.do("time.sleep(1.5)")
+        assert spools(directory) == ["shop", "shop"]
+        sink.become(sinks.ok())
+        one.do("assert pbmon.flush(20)")
+        other.do("assert pbmon.flush(20)")
+        one.end()
+        other.end()
+    assert_once(sink, 40)
+    with sink.lock:
+        assert sorted(sink.accepted.sent_by.values()) == [20] * 4
+    assert_balanced(sink, 40)
+
+
+# --- without a directory ------------------------------------------------------------------------
+
+
+def test_without_a_directory_it_works_from_memory_after_one_warning(sink, tmp_path):
+    (tmp_path / "file").write_text("")
+    with Program(sink, PBMON_STATE_DIR=str(tmp_path / "file")) as homeless:
+        homeless.do("work(0, 10)")
+        homeless.do("assert pbmon.flush(20)")
+        homeless.do("work(10, 10)")
+        (line,) = homeless.end().splitlines()
+    assert line.startswith("pbmon: no state directory: ")
+    assert line.endswith(
+        "Telemetry waits in memory, and what waits is lost with the process. Set PBMON_STATE_DIR "
+        "to a directory that this user can write to."
+    )
+    assert_once(sink, 20)
+    assert read(sink, "test.work") == 20
+    assert_balanced(sink, 20)
+
+
+# --- in this process ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environ(monkeypatch):
+    monkeypatch.setattr(signals, "_last_told", {})
+    return monkeypatch
+
+
+@pytest.fixture
+def made(environ, directory):
+    """Makes deliveries to endpoints by signal, and ends them."""
+    ended = []
+
+    def make(**endpoints):
+        for signal, url in endpoints.items():
+            variable = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
+            environ.setenv(variable, f"{url}/v1/{signal}")
+        settings = resolve({"state_dir": directory}, None, Path("/nonexistent"))[0]
+        ended.append(Delivery(settings, "shop", dict.fromkeys(endpoints, "otlp")))
+        return ended[-1]
+
+    yield make
+    for each in ended:
+        each.close()
+
+
+def put(delivered, signal, first, count):
+    body = request(range(first, first + count)) if signal == "traces" else b""
+    assert delivered.queue.append(signal, body, count) == ""
+    delivered.spooled(signal)
+
+
+def test_a_receiver_that_is_gone_does_not_cut_the_others_flush_short(made, sink):
+    sink.become(sinks.slow(1.2))
+    delivered = made(logs=closed_port(), traces=sink.url)
+    put(delivered, "logs", 0, 1)
+    put(delivered, "traces", 0, 600)
+    assert not delivered.flush(("logs", "traces"), time.monotonic() + 20)
+    assert delivered.queue.waiting("traces") == 0
+    assert delivered.queue.waiting("logs") == 1
+
+
+def test_a_flush_goes_on_where_the_receiver_has_come_back(made, sink):
+    sink.become(sinks.refused())
+    delivered = made(traces=sink.url)
+    for first in range(0, 3200, 400):
+        put(delivered, "traces", first, 400)
+    wait_until(lambda: delivered.senders["traces"].nobody_there, "a failure")
+    sink.become(sinks.slow(0.15))
+    assert delivered.flush(("traces",), time.monotonic() + 20)
+    assert len(sink.accepted.spans) == 3200
+
+
+def test_a_flush_gives_up_where_nobody_is(made):
+    delivered = made(traces=closed_port())
+    put(delivered, "traces", 0, 1)
+    began_s = time.monotonic()
+    assert not delivered.flush(("traces",), began_s + 60)
+    assert time.monotonic() - began_s < 5
+
+
+def test_a_full_batch_does_not_sit_out_its_delay(made, sink, environ):
+    environ.setenv("OTEL_BSP_SCHEDULE_DELAY", "600000")
+    delivered = made(traces=sink.url)
+    put(delivered, "traces", 0, 1)  # goes with the sender's first round
+    wait_until(lambda: len(sink.accepted.spans) == 1, "the first")
+    put(delivered, "traces", 1, 100)
+    put(delivered, "traces", 101, 411)
+    assert len(sink.accepted.spans) == 1
+    put(delivered, "traces", 512, 1)
+    wait_until(lambda: len(sink.accepted.spans) == 513, "a full batch")
+
+
+def test_a_signal_that_is_added_later_delivers_what_was_adopted_before(made, sink, directory):
+    dead = made(logs=closed_port())
+    assert dead.queue.append("logs", b"", 3) == ""
+    dead.close()
+    heir = made(traces=sink.url)
+    heir._adopt_at_s = 0
+    heir.look_after_orphans()
+    assert len(heir._orphans) == 1
+    heir._settings = resolve({"endpoint": sink.url}, None, Path("/nonexistent"))[0]
+    heir.add("logs", "otlp")
+    heir.senders["logs"].connect = heir.senders["traces"].connect
+    assert heir.senders["logs"].sources[1:] == heir._orphans
+    heir.senders["logs"].start()
+    heir.senders["logs"].nudge()
+    wait_until(heir._orphans[0].is_done, "delivered")
+    heir.look_after_orphans()
+    assert heir._orphans == []
+    assert spools(directory) == ["shop"]  # its own
+
+
+def test_who_exports_nothing_makes_no_spool(made, directory):
+    delivered = made()
+    assert isinstance(delivered.queue, MemoryQueue)
+    assert not delivered.is_durable
+    assert delivery.described(delivered.queue) == "memory"
+    assert spools(directory) == []
+
+
+def test_a_spool_is_described_by_its_place(made, directory):
+    delivered = made(traces=closed_port())
+    assert isinstance(delivered.queue, Spool)
+    assert delivered.is_durable
+    assert delivery.described(delivered.queue) == f"{directory}/spool/shop"
+
+
+# --- last words ---------------------------------------------------------------------------------
+
+
+def test_last_words_leave_all_as_it_was_but_what_is_open():
+    number = {"time_unix_nano": 5, "as_int": 7}
+    double = {"time_unix_nano": 5, "as_double": 7.5}
+    cumulative, delta = 2, 1
+    metrics = [
+        {"name": "counter", "sum": {"is_monotonic": True, "aggregation_temporality": cumulative,
+                                    "data_points": [number, double]}},
+        {"name": "open", "sum": {"aggregation_temporality": cumulative,
+                                 "data_points": [number, double]}},
+        {"name": "delta", "sum": {"aggregation_temporality": delta, "data_points": [number]}},
+        {"name": "gauge", "gauge": {"data_points": [number]}},
+        {"name": "histogram", "histogram": {"aggregation_temporality": cumulative, "data_points": [
+            {"count": 3, "time_unix_nano": 5}]}},
+        {"name": "nothing"},
+    ]  # fmt: skip
+    before = ExportMetricsServiceRequest(
+        resource_metrics=[{"scope_metrics": [{"metrics": metrics}]}]
+    )
+    now_ns = time.time_ns()
+    payload, items = last_words(before.SerializeToString())
+    assert items == 7
+    after = ExportMetricsServiceRequest.FromString(payload)
+    zeroed = after.resource_metrics[0].scope_metrics[0].metrics[1].sum.data_points
+    for point in zeroed:
+        assert point.WhichOneof("value") == "as_int"
+        assert point.as_int == 0
+        assert now_ns <= point.time_unix_nano <= time.time_ns()
+    for made in (before, after):
+        del made.resource_metrics[0].scope_metrics[0].metrics[1]
+    assert after == before
