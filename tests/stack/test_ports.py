@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -79,6 +79,16 @@ def test_a_port_lost_to_another_is_replaced_and_then_kept(
             assert server.is_running
 
 
+def sockets_of(pid: int) -> set[str]:
+    """The inodes of a process's sockets. It lives: what it closes meanwhile is none of them."""
+    inodes = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if found := re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink())):
+                inodes.add(found.group(1))
+    return inodes
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_only_loopback_is_bound(name: str, request: pytest.FixtureRequest) -> None:
     tables = [Path("/proc/net/tcp"), Path("/proc/net/tcp6")]
@@ -89,11 +99,7 @@ def test_only_loopback_is_bound(name: str, request: pytest.FixtureRequest) -> No
         server = server(PIPELINE, NOWHERE)
     if not server.is_running:
         pytest.skip(f"the server of {URL_VARIABLE} isn't ours")
-    inodes = {
-        found.group(1)
-        for link in Path(f"/proc/{server.pid}/fd").iterdir()
-        if (found := re.fullmatch(r"socket:\[(\d+)\]", str(link.readlink())))
-    }
+    inodes = sockets_of(server.pid)
     rows = [
         row.split() for table in tables if table.exists() for row in table.read_text().splitlines()
     ]
