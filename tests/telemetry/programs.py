@@ -47,7 +47,7 @@ OTLP = dict.fromkeys(
 
 
 class Program:
-    """variables: of its environment. Its spans and log records carry numbers."""
+    """receiver: a Sink. variables: of its environment. Its spans and log records carry numbers."""
 
     def __init__(self, receiver, service="shop", **variables):
         settings = {
@@ -56,6 +56,7 @@ class Program:
             "OTEL_SERVICE_NAME": service,
             "PBMON_LOGS": "true",
         }
+        self.receiver = receiver
         self.process = subprocess.Popen(
             [sys.executable, "-c", LOOP],
             env=environment(**settings | variables),
@@ -98,4 +99,5 @@ class Program:
         """By itself; what it said on its way. Fails if it ends badly."""
         _, err = self.process.communicate(timeout=END_S)
         assert self.process.returncode == 0, err
-        return err
+        with self.receiver.lock:  # it answers before it has taken in
+            return err

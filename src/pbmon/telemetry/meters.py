@@ -395,6 +395,8 @@ class CheckedMeterProvider(MeterProvider):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # The SDK's own meter, which its readers ask for in here, needs no checks.
+        self._refusals: _Refusals | None = None
         super().__init__(*args, **kwargs)
         self._refusals = _Refusals(
             super().get_meter("pbmon", catalog.VERSION, schema_url=catalog.SCHEMA_URL)
@@ -406,6 +408,7 @@ class CheckedMeterProvider(MeterProvider):
     def replaying(self) -> Iterator[None]:
         """While it lasts, observables of the application, which may take long or ask a database,
         give their last observations again instead of being called."""
+        assert self._refusals is not None
         self._refusals.replaying = True
         try:
             yield
@@ -420,7 +423,7 @@ class CheckedMeterProvider(MeterProvider):
         attributes: Attributes = None,
     ) -> APIMeter:
         meter = super().get_meter(name, version, schema_url, attributes)
-        if type(meter) is Meter:
+        if type(meter) is Meter and self._refusals is not None:
             # The SDK makes and keeps its meters itself, of the one class.
             vars(meter)["refusals"] = self._refusals
             meter.__class__ = CheckedMeter
