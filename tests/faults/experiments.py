@@ -46,7 +46,7 @@ class Scale:
     @property
     def patience_s(self) -> float:
         """How long nothing may come before the rest counts as lost."""
-        return self.pick(15.0, 4.0)
+        return self.pick(12.0, 4.0)
 
 
 FULL = Scale("full")
@@ -163,7 +163,7 @@ def _outage(name: str, mode: Callable[[], Mode], full_s: float, stack: str, scal
     with Lab(stack) as lab:
         lab.rate = scale.rate
         app = lab.start()
-        calm = lab.load(app, scale.pick(8.0, 0.5))
+        calm = lab.load(app, scale.pick(5.0, 0.5))
         before = app.memory()
         lab.sink.become(mode())
         storm = lab.load(app, scale.pick(full_s, 2.5))
@@ -186,13 +186,13 @@ def _outage(name: str, mode: Callable[[], Mode], full_s: float, stack: str, scal
 for _name, _mode, _full_s in (
     ("sink refused", sink.refused, 60.0),
     ("sink hangs", sink.hanging, 30.0),
-    ("sink answers after 2 s", partial(sink.slow, 2.0), 15.0),
-    ("500", partial(sink.status, 500), 15.0),
-    ("401", partial(sink.status, 401), 15.0),
-    ("503, Retry-After", partial(sink.status, 503, retry_after_s=1), 15.0),
-    ("301", sink.redirect, 15.0),
-    ("garbage 200", sink.garbage, 15.0),
-    ("partial success", sink.partial, 15.0),
+    ("sink answers after 2 s", partial(sink.slow, 2.0), 10.0),
+    ("500", partial(sink.status, 500), 10.0),
+    ("401", partial(sink.status, 401), 10.0),
+    ("503, Retry-After", partial(sink.status, 503, retry_after_s=1), 10.0),
+    ("301", sink.redirect, 10.0),
+    ("garbage 200", sink.garbage, 10.0),
+    ("partial success", sink.partial, 10.0),
 ):
     EXPERIMENTS[_name] = partial(_outage, _name, _mode, _full_s)
 
