@@ -67,7 +67,7 @@ PRIVATE = {
     ("telemetry/logs.py", "opentelemetry._logs.SeverityNumber"),
     # Where the SDK keeps its series: to cap them, and to start again after a fork.
     *(
-        ("telemetry/meters.py", name)
+        ("telemetry/storages.py", name)
         for name in (
             "provider._measurement_consumer",
             "provider._meters",

@@ -1,6 +1,6 @@
-"""Where the SDK keeps its series: the private names that meters.py reaches for, in the release
+"""Where the SDK keeps its series: the private names that storages.py reaches for, in the release
 that is installed. tests/packaging has the list of every private name there is in our sources; this
-says what the meters' ones must be, and names the one that an upgrade moved.
+says what these must be, and names the one that an upgrade moved.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LOCK, RLOCK = type(threading.Lock()), type(threading.RLock())
 
 @pytest.fixture(scope="module")
 def kept():
-    """The objects by the names they have in meters.py, of a provider that counted."""
+    """The objects by the names they have in storages.py, of a provider that counted."""
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
     meter = provider.get_meter("test")
@@ -78,6 +78,6 @@ def test_the_periodic_reader_holds_a_lock_while_it_exports():
     assert type(reader._export_lock) is LOCK
 
 
-def test_these_are_all_that_the_meters_use():
-    used = {name for file, name in PRIVATE if file == "telemetry/meters.py"}
+def test_these_are_all_that_are_used():
+    used = {name for file, name in PRIVATE if file == "telemetry/storages.py"}
     assert used == SHAPES.keys() | {"reader._export_lock"}

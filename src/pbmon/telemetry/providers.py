@@ -24,7 +24,7 @@ from opentelemetry.semconv.attributes import service_attributes, telemetry_attri
 
 from pbmon import catalog, signals
 from pbmon.settings import Settings
-from pbmon.telemetry import encoding, exporters, logs, meters, sampling
+from pbmon.telemetry import encoding, exporters, logs, meters, preferences, sampling, storages
 from pbmon.telemetry.accounts import Accounts
 from pbmon.telemetry.delivery import Delivery
 from pbmon.telemetry.pipeline import Pipeline, interval_s
@@ -140,7 +140,8 @@ class Providers:
         readers: list[MetricReader] = []
         if otlp:
             self._reader = SpooledMetrics(
-                meters.preferred_temporality(os.environ), meters.preferred_aggregation(os.environ)
+                preferences.temporality(os.environ),
+                preferences.aggregation(os.environ),
             )
             readers.append(self._reader)
         readers += [
@@ -211,7 +212,7 @@ class Providers:
         self.pipeline.forget(self.delivery.queue)
         self.accounts.forget()
         if self._meters is not None:
-            meters.forget(self._meters)
+            storages.forget(self._meters)
         if self._reader is not None:
             self._reader.forget()
         self._gave_up_s = -_FORGIVEN_S
