@@ -1,16 +1,21 @@
-"""What every test gets: the real stack's fixtures, our own faults raised instead of told, and a
-state directory that is not the user's.
+"""What every test gets: the real stack's fixtures, our own faults raised instead of told, a state
+directory that is not the user's, and signals as a shell in front of a person has them.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from pbmon import signals
 from tests import state
+
+# A shell that runs us in the background has SIGINT ignored, and every process we start would
+# inherit that, however it is to be ended.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ("tests.stack.plugin",)
 
