@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.sdk.metrics import MeterProvider
 
-from pbmon.telemetry import meters, processors
+from pbmon.telemetry import preferences, processors
 from tests.patience import patiently
 
 TEMPORALITY = "OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"
@@ -28,7 +28,7 @@ class Measured:
     def __init__(self, preference="delta", histogram=""):
         environ = {TEMPORALITY: preference, HISTOGRAM: histogram}
         self.reader = processors.SpooledMetrics(
-            meters.preferred_temporality(environ), meters.preferred_aggregation(environ)
+            preferences.temporality(environ), preferences.aggregation(environ)
         )
         self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
         meter = self.provider.get_meter("one")
@@ -206,7 +206,7 @@ def test_exemplars_are_few(count):
     measured = Measured()
     measured.provider = MeterProvider(
         [reader := processors.SpooledMetrics(
-            meters.preferred_temporality({TEMPORALITY: "delta"}), {}
+            preferences.temporality({TEMPORALITY: "delta"}), {}
         )],
         exemplar_filter=AlwaysOnExemplarFilter(), shutdown_on_exit=False,
     )  # fmt: skip
