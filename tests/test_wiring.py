@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
 from tests.fresh import python
+from tests.telemetry.receiver import Receiver
 
 SEEN = """
     import json, logging, os, sys
@@ -334,3 +336,38 @@ def test_a_flush_counts_statements_whose_cursors_are_gone():
         """
     )
     assert done.stdout.split() == ["0", "1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_in_the_middle_of_an_import_of_ours_leaves_a_child_that_sends():
+    with Receiver() as receiver:
+        python(
+            """
+            import importlib.abc, os, sys, threading, time
+            import pbmon
+            from opentelemetry import trace
+
+            class Slow(importlib.abc.MetaPathFinder):
+                met = threading.Event()
+
+                def find_spec(self, name, path, target=None):
+                    if name == "requests":
+                        self.met.set()
+                        time.sleep(0.3)
+
+            sys.meta_path.insert(0, Slow())
+            pbmon.configure()
+            tracer = trace.get_tracer("test")
+            tracer.start_span("parent").end()
+            assert Slow.met.wait(30), "nobody imports it"
+            child = os.fork()
+            if not child:
+                tracer.start_span("child").end()
+                os._exit(0 if pbmon.flush(20) else 1)
+            assert os.waitpid(child, 0)[1] == 0
+            assert pbmon.flush(20)
+            """,
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
+            OTEL_TRACES_EXPORTER="otlp",
+        )
+        assert sorted(span.name for span in receiver.spans()) == ["child", "parent"]

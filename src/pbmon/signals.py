@@ -86,11 +86,33 @@ def enlist(part: Forgetful) -> None:
 
 def forget() -> None:
     """In a forked child: start every count at 0. The parent exports what it counted itself."""
-    global _reading
+    global _reading, importing
     _reading = threading.RLock()
+    importing = threading.Lock()
     for part in list(_forgetful):
         with guard(f"forgetting {type(part).__name__}"):
             part.forget()
+
+
+importing = threading.Lock()
+"""Held by a thread of ours while it imports: a child forked in the middle could never import the
+same module, whose lock a thread that it does not have would hold."""
+
+_IMPORT_WAIT_S = 2.0
+_forking = False
+
+
+def begin_fork() -> None:
+    """Before a fork: wait for the imports of our threads. Not for ever: one of them may wait for
+    an import of the thread that forks."""
+    global _forking
+    _forking = importing.acquire(timeout=_IMPORT_WAIT_S)
+
+
+def end_fork() -> None:
+    """In the parent of a fork."""
+    if _forking:
+        importing.release()
 
 
 # --- instruments ---

@@ -90,7 +90,11 @@ def _start(resolved: settings.Settings) -> None:
     activate_hooks()
     atexit.register(_end)
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_begin_in_child)
+        os.register_at_fork(
+            before=signals.begin_fork,
+            after_in_parent=signals.end_fork,
+            after_in_child=_begin_in_child,
+        )
     if resolved.signals:
         endings.install(_hand_over)
     _log.info("%s", describe())

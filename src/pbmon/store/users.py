@@ -103,9 +103,10 @@ class UsersTable:
                 self._counts = counts
 
     def _ask(self) -> dict[str, int]:
-        from sqlalchemy import DateTime, bindparam, text
+        with signals.importing:
+            from sqlalchemy import DateTime, bindparam, text
 
-        engine = self._engine or self._connect()
+            engine = self._engine or self._connect()
         statement = text(self._query)
         windows = list(WINDOWS.items())
         # SQLAlchemy knows the names it bound; one in a literal is written `\:since`.

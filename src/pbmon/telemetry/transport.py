@@ -129,7 +129,10 @@ class HTTPTransport:
     """OTLP/HTTP with protobuf bodies."""
 
     def __init__(self, signal: str, settings: Settings) -> None:
-        import requests
+        with signals.importing:
+            import netrc  # noqa: F401 - that requests would import at the first request
+
+            import requests
 
         self._signal = signal
         self._url = exporters.endpoint(signal, settings)
@@ -305,7 +308,8 @@ class GRPCTransport:
     def __init__(self, signal: str, settings: Settings) -> None:
         self._signal = signal
         self.where = privacy.mask_url(exporters.endpoint(signal, settings))
-        self._exporter: Any = exporters.build(signal, "otlp_proto_grpc", settings)
+        with signals.importing:
+            self._exporter: Any = exporters.build(signal, "otlp_proto_grpc", settings)
         self._timeout_s = timeout_s(signal)
         module, name, self._field = _RESPONSES[signal]
         found = importlib.import_module(
