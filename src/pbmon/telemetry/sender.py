@@ -16,6 +16,7 @@ from opentelemetry.context import attach, set_value
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from pbmon import privacy, signals
+from pbmon.spool.queue import MAX_RECORD
 from pbmon.spool.shelf import Batch, Source
 from pbmon.telemetry import encoding
 from pbmon.telemetry.transport import Answer, Transport, spread
@@ -25,6 +26,8 @@ MAX_ITEMS = 512
 OTEL_BSP_MAX_EXPORT_BATCH_SIZE. A record of the spool is never cut for it."""
 
 _MAX_BYTES = 1024 * 1024
+_MOST_BYTES = 2 * 1024 * 1024
+"""That all batches on their way may hold, but for the last one taken up."""
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 10.0
 _LONGEST_WAIT_NOBODY_S = 3.0
@@ -42,6 +45,8 @@ class _Part:
     payloads: list[bytes]
     items: int
     failures: int = 0
+    is_doubtful: bool = False
+    """Whether the last failure may be the fault of what is in it."""
     taken_before: int | None = None
     """How many parts had been taken when this one, or what it was cut from, first failed."""
 
@@ -55,6 +60,10 @@ class _Work:
     parts: deque[_Part] = field(default_factory=deque)
     delivered: int = 0
     rejected: int = 0
+
+    @property
+    def size(self) -> int:
+        return sum(len(record.payload) for record in self.batch.records)
 
 
 class Sender:
@@ -83,6 +92,7 @@ class Sender:
         self.nobody_there = False
         self.connect = connect
         self._transport: Transport | None = None
+        self._is_outdated = False
         self._works: deque[_Work] = deque()
         """At most one of each source; the last is tried now."""
         self._taken = 0
@@ -91,12 +101,17 @@ class Sender:
         self._urgent = False
         self._wake = threading.Event()
         self._idle = threading.Condition()
+        self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
 
     # --- from other threads ---
 
     def start(self) -> None:
-        if self._thread is None and not self._stopped:
+        if self._thread is not None or self._stopped:
+            return
+        with self._starting:
+            if self._thread is not None:
+                return
             name = f"pbmon-send-{self.signal}"
             self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             try:
@@ -128,7 +143,7 @@ class Sender:
 
     def reconnect(self) -> None:
         """The endpoint changed."""
-        self._transport = None
+        self._is_outdated = True
         self._failures = 0
         self._wake.set()
 
@@ -182,10 +197,11 @@ class Sender:
         """A batch of a source that has none on its way, so that one source's bad item holds up no
         other's; else the one that was not tried for longest."""
         busy = [work.source for work in self._works]
-        for source in list(self.sources):
-            if source not in busy and (batch := self._read(source)) is not None:
-                self._works.append(_Work(source, batch, _parts(batch)))
-                return self._works[-1]
+        if sum(work.size for work in self._works) < _MOST_BYTES:
+            for source in list(self.sources):
+                if source not in busy and (batch := self._read(source)) is not None:
+                    self._works.append(_Work(source, batch, _parts(batch)))
+                    return self._works[-1]
         self._works.rotate(-1)
         if not self._works:
             return None
@@ -197,20 +213,33 @@ class Sender:
         return source.read(self.signal, self.max_items, _MAX_BYTES)
 
     def _gather(self, work: _Work) -> None:
-        """A batch that fails as a whole, or item by item, takes along what came meanwhile: only in
-        company does it show whether the receiver is at fault or an item."""
-        if work.delivered or work.rejected or not work.parts:
+        """What may have failed for what it is takes along what came behind it, as a part of its
+        own: only in company does it show whether the receiver is at fault or an item."""
+        if work.size >= _MOST_BYTES or not all(part.is_doubtful for part in work.parts):
             return
-        if len(work.parts) > 1 and not all(
-            part.items == 1 and part.failures >= _PATIENCE for part in work.parts
-        ):
+        before = work.batch.records
+        batch = self._read_beyond(work)
+        if batch is None:
             return
-        # Also where a request may hold only as many as there already are.
-        most = max(self.max_items, work.batch.items + 1)
-        batch = work.source.read(self.signal, most, _MAX_BYTES)
-        if batch is not None and batch.items > work.batch.items:
+        if batch.records[: len(before)] != before:  # some of them are too old by now
+            if not work.delivered and not work.rejected:
+                work.batch, work.parts = batch, _parts(batch)
+        elif len(batch.records) > len(before):
             work.batch = batch
-            work.parts = _parts(batch, work.parts[0])
+            work.parts.extendleft(_parts(batch, len(before)))
+
+    def _read_beyond(self, work: _Work) -> Batch | None:
+        """The work's batch again with at least one more record, however big that is."""
+        items, size = self.max_items, _MAX_BYTES
+        behind = work.source.waiting(self.signal) - work.batch.items
+        while behind > 0:
+            batch = work.source.read(self.signal, work.batch.items + items, work.size + size)
+            if batch is None or len(batch.records) != len(work.batch.records):
+                return batch
+            if items >= behind and size >= MAX_RECORD:
+                break
+            items, size = items * 4, size * 4
+        return None
 
     def _push(self, work: _Work) -> float | None:
         """Send the batch's parts; None when it is settled, else how long to wait."""
@@ -230,6 +259,11 @@ class Sender:
         return None
 
     def _send(self, part: _Part) -> Answer:
+        if self._is_outdated:
+            self._is_outdated = False
+            if self._transport is not None:
+                self._transport.close()
+            self._transport = None
         transport = self._transport
         if transport is None:
             try:
@@ -267,19 +301,16 @@ class Sender:
         if part.taken_before is None:
             part.taken_before = self._taken
         part.failures += 1
-        refused = self._is_refused(part, answer)
+        part.is_doubtful = (
+            answer.bad_data or answer.status == _CRASHED or answer.reason == _ALL_REJECTED
+        )
+        refused = self._is_refused(work, part, answer)
+        if refused and (part.items == 1 or answer.reason == _ALL_REJECTED):
+            self._drop(work, part, answer)
+            return None
         if part.items > 1 and (refused or self._is_suspicious(part, answer)):
             work.parts.popleft()
             work.parts.extendleft(reversed(self._cut(part)))
-            return None
-        if part.items == 1 and refused:
-            work.parts.popleft()
-            work.rejected += 1
-            signals.tell(
-                f"refused:{self.signal}",
-                "pbmon: %s refuses one of the %s (%s); it is dropped and counted",
-                self._where(), _ITEMS[self.signal], answer.reason,
-            )  # fmt: skip
             return None
         if len(work.parts) > 1:
             work.parts.rotate(-1)  # the next try is another part's
@@ -290,18 +321,31 @@ class Sender:
             self._tell(answer)
         return self._backoff_s(answer)
 
-    def _is_refused(self, part: _Part, answer: Answer) -> bool:
+    def _drop(self, work: _Work, part: _Part, answer: Answer) -> None:
+        work.parts.popleft()
+        work.rejected += part.items
+        signals.tell(
+            f"refused:{self.signal}",
+            "pbmon: %s refuses %d of the %s (%s); dropped and counted",
+            self._where(), part.items, _ITEMS[self.signal], answer.reason,
+        )  # fmt: skip
+
+    def _is_refused(self, work: _Work, part: _Part, answer: Answer) -> bool:
         """Whether it is the data: the same receiver took another part since this one first failed,
         or at least takes an empty request, which is legal. Who takes neither is no receiver of
         this signal, or none at this time."""
         others_pass = part.taken_before is not None and self._taken > part.taken_before
+        patient = part.failures >= _PATIENCE
         if answer.bad_data:
-            assert self._transport is not None
-            patient = part.failures >= _PATIENCE
-            return (others_pass and patient) or self._transport.send(b"").taken
+            transport = self._transport
+            return (others_pass and patient) or (
+                transport is not None and transport.send(b"").taken
+            )
         if answer.status == _CRASHED:
-            return others_pass and part.failures >= _PATIENCE
-        return others_pass and answer.reason == _ALL_REJECTED
+            return others_pass and patient
+        # There is no room for more company: its word is taken, as OTLP wants it.
+        believed = patient and work.size >= _MOST_BYTES
+        return answer.reason == _ALL_REJECTED and (others_pass or believed)
 
     def _is_suspicious(self, part: _Part, answer: Answer) -> bool:
         """Whether it may be the data; to cut costs only requests."""
@@ -343,14 +387,12 @@ class Sender:
         return self._transport.where if self._transport is not None else "the receiver"
 
 
-def _parts(batch: Batch, before: _Part | None = None) -> deque[_Part]:
-    """before: what failed already, of a batch that has grown."""
-    if not batch.records:
+def _parts(batch: Batch, start: int = 0) -> deque[_Part]:
+    """The batch's records from this one on, as one part."""
+    records = batch.records[start:]
+    if not records:
         return deque()
-    part = _Part([record.payload for record in batch.records], batch.items)
-    if before is not None:
-        part.failures, part.taken_before = before.failures, before.taken_before
-    return deque([part])
+    return deque([_Part([r.payload for r in records], sum(r.items for r in records))])
 
 
 _ITEMS = {"traces": "spans", "metrics": "data points", "logs": "log records"}
