@@ -28,7 +28,7 @@ class Measured:
     def __init__(self, preference="delta", histogram=""):
         environ = {TEMPORALITY: preference, HISTOGRAM: histogram}
         self.reader = processors.SpooledMetrics(
-            preferences.temporality(environ), preferences.aggregation(environ)
+            preferences.temporality(environ), preferences.aggregation(environ), lambda _: True
         )
         self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
         meter = self.provider.get_meter("one")
@@ -206,7 +206,7 @@ def test_exemplars_are_few(count):
     measured = Measured()
     measured.provider = MeterProvider(
         [reader := processors.SpooledMetrics(
-            preferences.temporality({TEMPORALITY: "delta"}), {}
+            preferences.temporality({TEMPORALITY: "delta"}), {}, lambda _: True
         )],
         exemplar_filter=AlwaysOnExemplarFilter(), shutdown_on_exit=False,
     )  # fmt: skip

@@ -29,9 +29,14 @@ class Kept:
 
     def __init__(self):
         self.items = []
+        self.flushed_s = []
 
     def put(self, item):
         self.items.append(item)
+
+    def flush(self, timeout_s):
+        self.flushed_s.append(timeout_s)
+        return False
 
 
 @pytest.fixture
@@ -41,7 +46,7 @@ def kept():
 
 @pytest.fixture
 def spans(kept):
-    return SpooledSpans(kept)
+    return SpooledSpans(kept, kept.flush)
 
 
 @pytest.fixture
@@ -156,7 +161,7 @@ class OnlyRecording(Sampler):
 def test_what_is_not_sampled_is_not_queued(kept):
     for sampler in (OnlyRecording(), ALWAYS_OFF):
         provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
-        spans = SpooledSpans(kept)
+        spans = SpooledSpans(kept, kept.flush)
         provider.add_span_processor(spans)
         span = provider.get_tracer("t").start_span("x")
         recorded = sampler is not ALWAYS_OFF
@@ -174,8 +179,9 @@ def test_live_spans_are_counted(spans, tracer):
     assert spans.live[True].value == 2
 
 
-def test_flushing_and_stopping_them_is_harmless(kept, spans, tracer):
-    assert spans.force_flush() is True
+def test_a_flush_says_what_became_of_it_and_stopping_them_is_harmless(kept, spans, tracer):
+    assert spans.force_flush(1500) is False
+    assert kept.flushed_s == [1.5]
     spans.shutdown()
     tracer.start_span("x").end()
     assert len(kept.items) == 1
@@ -190,7 +196,7 @@ class Big:
 
 def test_a_log_record_keeps_its_trace_and_lets_go_of_its_context(kept, tracer):
     provider = LoggerProvider(Resource({"service.name": "s"}), shutdown_on_exit=False)
-    logs = SpooledLogs(kept)
+    logs = SpooledLogs(kept, kept.flush)
     provider.add_log_record_processor(logs)
     big = Big()
     token = context.attach(context.set_value("request", big))
@@ -211,5 +217,6 @@ def test_a_log_record_keeps_its_trace_and_lets_go_of_its_context(kept, tracer):
     gc.collect()
     assert watched() is None
     assert logs.created.value == 1
-    assert logs.force_flush() is True
+    assert logs.force_flush(2500) is False
+    assert kept.flushed_s == [2.5]
     logs.shutdown()

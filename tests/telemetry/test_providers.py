@@ -290,3 +290,29 @@ def test_a_kept_provider_is_flushed_too():
         """
     )
     assert done.stdout.split() == ["True", "1"]
+
+
+def test_the_providers_own_flush_sends_and_says_whether_all_of_it_went():
+    with Receiver() as receiver:
+        python(
+            script("""
+    from opentelemetry import _logs, metrics, trace
+    pbmon.configure(logs=True)
+    serve()
+    assert trace.get_tracer_provider().force_flush(20_000)
+    assert metrics.get_meter_provider().force_flush(20_000)
+    logging.getLogger("app").warning("x")
+    assert _logs.get_logger_provider().force_flush(20_000)
+    pbmon.configure(endpoint="http://127.0.0.1:9")
+    serve()
+    assert not trace.get_tracer_provider().force_flush(500)
+    os._exit(0)
+    """),
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
+            **OTLP,
+        )
+        assert len(receiver.spans()) == 1
+        assert "http.server.request.duration" in receiver.metrics()
+        assert {path for path, _, _ in receiver.arrived} == {
+            "/v1/traces", "/v1/metrics", "/v1/logs",
+        }  # fmt: skip

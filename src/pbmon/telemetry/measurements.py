@@ -13,6 +13,7 @@ from opentelemetry.metrics import Meter as APIMeter
 from opentelemetry.util.types import Attributes
 
 from pbmon import catalog, signals
+from pbmon.telemetry.observables import Observables
 
 _MOST = 2**63 - 1  # OTLP's integers
 # Integers beyond go on as floats: no sum of them can pass _MOST, and a backend's numbers are
@@ -43,8 +44,6 @@ class Refusals:
 
     def __init__(self, meter: APIMeter) -> None:
         self._counts = signals.Counts(catalog.REFUSED_MEASUREMENTS, meter)
-        self.replaying = False
-        """Whether observables are to give their last observations again."""
 
     def count(self, instrument: str, reason: str) -> None:
         self._counts.cell(((catalog.REASON.name, reason),)).up()
@@ -181,45 +180,62 @@ def _checked(record: Measure, name: str, lowest: float, refusals: Refusals) -> M
 
 
 def watch(
-    callbacks: Sequence[CallbackT] | None, name: str, lowest: float, refusals: Refusals
+    callbacks: Sequence[CallbackT] | None,
+    name: str,
+    lowest: float,
+    refusals: Refusals,
+    observables: Observables,
 ) -> list[CallbackT] | None:
     """The same check for what the callbacks of an observable instrument return."""
     if callbacks is None:
         return None
-    return [_watched(callback, name, lowest, refusals) for callback in callbacks]
+    watched = [_Watched(callback, name, lowest, refusals) for callback in callbacks]
+    for each in watched:
+        if not each.is_instant:
+            observables.add(name, each.refresh)
+            each.observables = observables
+    return list(watched)
 
 
-def _watched(callback: CallbackT, name: str, lowest: float, refusals: Refusals) -> CallbackT:
-    read = _resume(callback) if isinstance(callback, Generator) else callback
+class _Watched:
+    """A callback and what it said last."""
 
-    always = getattr(callback, signals.INSTANT, False)
-    last: list[Observation] = []
+    def __init__(self, callback: CallbackT, name: str, lowest: float, refusals: Refusals) -> None:
+        self.is_instant: bool = getattr(callback, signals.INSTANT, False)
+        self.observables: Observables | None = None
+        self._read = _resume(callback) if isinstance(callback, Generator) else callback
+        self._name = name
+        self._lowest = lowest
+        self._refusals = refusals
+        self._last: list[Observation] = []
 
-    def watched(options: CallbackOptions) -> Iterator[Observation]:
-        if refusals.replaying and not always:
-            yield from last
-            return
-        last.clear()
-        for observation in ask(options):  # one that fails midway has given what it had
-            last.append(observation)
-            yield observation
+    def __call__(self, options: CallbackOptions) -> Iterator[Observation]:
+        if self.observables is not None and self.observables.are_replaying:
+            yield from self._last
+        else:
+            yield from self._ask(options)
 
-    def ask(options: CallbackOptions) -> Iterator[Observation]:
-        for seen in read(options):
+    def refresh(self) -> None:
+        seen: list[Observation] = []
+        try:
+            seen.extend(self._ask(CallbackOptions()))
+        finally:
+            self._last = seen
+
+    def _ask(self, options: CallbackOptions) -> Iterator[Observation]:
+        for seen in self._read(options):
             try:
                 attributes = seen.attributes
                 if attributes is not None:
                     attributes = _clean(attributes)
-                value = _number(seen.value, lowest)
+                value = _number(seen.value, self._lowest)
                 observation = Observation(value, attributes, seen.context)
             except _Wrong as wrong:
-                refusals.count(name, wrong.reason)
+                self._refusals.count(self._name, wrong.reason)
             except Exception:
-                refusals.count(name, "type")  # no Observation at all
+                self._refusals.count(self._name, "type")  # no Observation at all
             else:
                 yield observation
-
-    return watched
 
 
 def _resume(

@@ -8,8 +8,7 @@ capped where the SDK keeps them (`storages`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 from opentelemetry.metrics import CallbackT
@@ -21,12 +20,14 @@ from opentelemetry.util.types import Attributes
 from pbmon import catalog, signals
 from pbmon.telemetry import storages
 from pbmon.telemetry.measurements import MOST_AS_INT, Refusals, check, watch
+from pbmon.telemetry.observables import Observables
 
 
 class CheckedMeter(Meter):
     """The SDK's Meter; its instruments refuse what they can't count instead of raising."""
 
     refusals: Refusals
+    observables: Observables
 
     def create_counter(self, name: str, unit: str = "", description: str = "") -> Any:
         return check(super().create_counter(name, unit, description), "add", 0, self.refusals)
@@ -62,7 +63,7 @@ class CheckedMeter(Meter):
         unit: str = "",
         description: str = "",
     ) -> Any:
-        watched = watch(callbacks, name, 0, self.refusals)
+        watched = watch(callbacks, name, 0, self.refusals, self.observables)
         return super().create_observable_counter(name, watched, unit, description)
 
     def create_observable_up_down_counter(
@@ -72,7 +73,7 @@ class CheckedMeter(Meter):
         unit: str = "",
         description: str = "",
     ) -> Any:
-        watched = watch(callbacks, name, -MOST_AS_INT, self.refusals)
+        watched = watch(callbacks, name, -MOST_AS_INT, self.refusals, self.observables)
         return super().create_observable_up_down_counter(name, watched, unit, description)
 
     def create_observable_gauge(
@@ -82,7 +83,7 @@ class CheckedMeter(Meter):
         unit: str = "",
         description: str = "",
     ) -> Any:
-        watched = watch(callbacks, name, -MOST_AS_INT, self.refusals)
+        watched = watch(callbacks, name, -MOST_AS_INT, self.refusals, self.observables)
         return super().create_observable_gauge(name, watched, unit, description)
 
 
@@ -98,23 +99,13 @@ class CheckedMeterProvider(MeterProvider):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # The SDK's own meter, which its readers ask for in here, needs no checks.
         self._refusals: Refusals | None = None
+        self.observables = Observables()
         super().__init__(*args, **kwargs)
         self._refusals = Refusals(
             super().get_meter("pbmon", catalog.VERSION, schema_url=catalog.SCHEMA_URL)
         )
         with signals.guard("capping metrics"):
             storages.cap(self)
-
-    @contextmanager
-    def replaying(self) -> Iterator[None]:
-        """While it lasts, observables of the application, which may take long or ask a database,
-        give their last observations again instead of being called."""
-        assert self._refusals is not None
-        self._refusals.replaying = True
-        try:
-            yield
-        finally:
-            self._refusals.replaying = False
 
     def get_meter(
         self,
@@ -126,7 +117,7 @@ class CheckedMeterProvider(MeterProvider):
         meter = super().get_meter(name, version, schema_url, attributes)
         if type(meter) is Meter and self._refusals is not None:
             # The SDK makes and keeps its meters itself, of the one class.
-            vars(meter)["refusals"] = self._refusals
+            vars(meter).update(refusals=self._refusals, observables=self.observables)
             meter.__class__ = CheckedMeter
         return meter
 

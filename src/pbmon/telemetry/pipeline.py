@@ -19,6 +19,7 @@ from pbmon.spool.books import Books, Entry
 from pbmon.spool.shelf import Source
 from pbmon.telemetry import encoding
 from pbmon.telemetry.encoding import Encoded
+from pbmon.telemetry.observables import Observables
 
 CHUNK = 128
 """Items encoded at once: encoding holds the interpreter, about 50 µs for each."""
@@ -26,6 +27,9 @@ CHUNK = 128
 QUEUE_CAPACITY = 2048
 """Items that may wait for the spool; who comes with one more writes a chunk down himself, so that
 a burst is slowed and not lost."""
+
+OBSERVE_S = 10.0
+"""How long the application's observables may take before an export goes without their answers."""
 
 _DRAIN_S = 0.1
 _SNAPSHOT_S = 0.75
@@ -92,9 +96,9 @@ class Pipeline:
         """(signal, reason) → values made legal by the encoder."""
         self.left_out: dict[str, int] = {}
         """Items that could not be encoded at all, by signal."""
+        self.observables = Observables()
         self.collect: Callable[[bool], Encoded | None] | None = None
-        """The newest metrics, encoded; the flag asks for a whole collection, with the callbacks
-        of the application."""
+        """The newest metrics, encoded; the flag says whether they go on their way now."""
         self.export_interval_s = 60.0
         self.observed: Rows | None = None
         self.on_spooled: Callable[[str], None] = lambda signal: None
@@ -108,6 +112,7 @@ class Pipeline:
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._snapshot_s = _SNAPSHOT_S
+        self._asked = False
 
     def intake(self, signal: str, encode: Callable[[Any], Encoded]) -> Intake:
         made = self.intakes[signal] = Intake(signal, encode, self)
@@ -168,8 +173,12 @@ class Pipeline:
 
     # --- metrics ---
 
-    def export_metrics(self) -> None:
-        """Collect everything and put it on its way."""
+    def export_metrics(self, wait_s: float = 0.0) -> None:
+        """Put the metrics on their way; wait_s: how long the application's observables have to
+        answer, beyond which they count as they last were."""
+        if self.collect is not None and wait_s > 0:
+            self.observables.start()
+            self.observables.wait(wait_s)
         self._collect(whole=True)
 
     def keep_metrics(self) -> None:
@@ -213,14 +222,15 @@ class Pipeline:
         export_at_s = now_s + self.export_interval_s
         while not self._stopped:
             wait_s = min(snapshot_at_s, export_at_s) - time.monotonic()
-            if self._event.wait(max(0.0, min(wait_s, _SNAPSHOT_S))) and not self._stopped:
+            least_s = _DRAIN_S if self._asked else 0.0
+            if self._event.wait(max(least_s, min(wait_s, _SNAPSHOT_S))) and not self._stopped:
                 # Company for what came first; afterwards every put wakes anew.
                 threading.Event().wait(_DRAIN_S)
                 self._event.clear()
                 self.awake = False
                 self.drain_all()
             now_s = time.monotonic()
-            if now_s >= export_at_s:
+            if now_s >= export_at_s and self._is_observed(now_s - export_at_s):
                 self._collect(whole=True)
                 export_at_s = now_s + self.export_interval_s
                 snapshot_at_s = now_s + self._snapshot_s
@@ -232,6 +242,17 @@ class Pipeline:
                 snapshot_at_s = time.monotonic() + self._snapshot_s
             with signals.guard("background work"):
                 self.every_second()
+
+    def _is_observed(self, since_s: float) -> bool:
+        """Whether the application's observables have answered, or had their time, since the export
+        was due. Meanwhile the queues are emptied."""
+        if not self._asked:
+            self._asked = True
+            self.observables.start()
+        if self.observables.are_answering and since_s < OBSERVE_S:
+            return False
+        self._asked = False
+        return True
 
     def stop(self) -> None:
         """No more thread; what comes now is written down by drain_all()."""
@@ -246,6 +267,7 @@ class Pipeline:
         self.replaced.clear()
         self.left_out.clear()
         self.queue = queue
+        self.observables.forget()
         self._start()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from opentelemetry.context import Context
@@ -27,12 +28,16 @@ gave instead only counts as bent where the two clocks disagree about it."""
 _BENT_NS = 1_000_000
 _MOST_LIVE = 10_000
 
+Flush = Callable[[float], bool]
+"""Sends a signal's items within so many seconds; whether all of them are gone."""
+
 
 class SpooledSpans(SpanProcessor):
     """Queues every sampled span, with a duration that no step of the wall clock has bent."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, flush: Flush) -> None:
         self._put = intake.put
+        self._flush = flush
         self._clocks: dict[int, int] = {}
         self.live = {True: Cell(), False: Cell()}
         """Recording spans that have not ended, by whether they are sampled."""
@@ -60,7 +65,7 @@ class SpooledSpans(SpanProcessor):
         pass
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        return True
+        return self._flush(timeout_millis / 1000)
 
 
 def _mend(span: ReadableSpan, began_ns: int) -> None:
@@ -76,8 +81,9 @@ def _mend(span: ReadableSpan, began_ns: int) -> None:
 
 
 class SpooledLogs(LogRecordProcessor):
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, flush: Flush) -> None:
         self._put = intake.put
+        self._flush = flush
         self.created = Cell()
 
     def on_emit(self, log_record: ReadWriteLogRecord) -> None:
@@ -98,15 +104,21 @@ class SpooledLogs(LogRecordProcessor):
         pass
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
-        return True
+        return self._flush(timeout_millis / 1000)
 
 
 class SpooledMetrics(MetricReader):
     """Collected by the pipeline: wholly once per export interval, and every second so that a
     process that is killed leaves its newest metrics behind."""
 
-    def __init__(self, temporality: dict[type, AggregationTemporality], aggregation: Any) -> None:
+    def __init__(
+        self,
+        temporality: dict[type, AggregationTemporality],
+        aggregation: Any,
+        flush: Flush,
+    ) -> None:
         super().__init__(preferred_temporality=temporality, preferred_aggregation=aggregation)
+        self._flush = flush
         self._merged = Merged()
         self._lock_merged = threading.Lock()
 
@@ -122,9 +134,12 @@ class SpooledMetrics(MetricReader):
     def _receive_metrics(
         self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
     ) -> None:
-        # Also asked for by others, as by MeterProvider.force_flush(): deltas come only once.
+        # Also asked for by others, by MetricReader.collect(): deltas come only once.
         with self._lock_merged:
             self._merged.add(metrics_data)
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        return self._flush(timeout_millis / 1000)
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
         with signals.guard("stopping metrics"):

@@ -24,11 +24,20 @@ from opentelemetry.semconv.attributes import service_attributes, telemetry_attri
 
 from pbmon import catalog, signals
 from pbmon.settings import Settings
-from pbmon.telemetry import encoding, exporters, logs, meters, preferences, sampling, storages
+from pbmon.telemetry import (
+    encoding,
+    exporters,
+    logs,
+    meters,
+    pipeline,
+    preferences,
+    sampling,
+    storages,
+)
 from pbmon.telemetry.accounts import Accounts
 from pbmon.telemetry.delivery import Delivery
 from pbmon.telemetry.pipeline import Pipeline, interval_s
-from pbmon.telemetry.processors import SpooledLogs, SpooledMetrics, SpooledSpans
+from pbmon.telemetry.processors import Flush, SpooledLogs, SpooledMetrics, SpooledSpans
 from pbmon.telemetry.sampling import CountedSampler
 
 _GRACE_S = 0.5
@@ -74,6 +83,7 @@ class Providers:
         self._log_handler: logs.LogHandler | None = None
         self._gave_up_s = -_FORGIVEN_S
         self._closed = False
+        self._task = _Task()
         self.kept: list[str] = []
         """What the application had set; it is flushed, and never shut down by us."""
         wanted = self._wanted(settings)
@@ -125,7 +135,9 @@ class Providers:
         )
         if otlp:
             provider.sampler = self.accounts.sampler = CountedSampler(provider.sampler)
-            spans = SpooledSpans(self.pipeline.intake("traces", encoding.encode_spans))
+            spans = SpooledSpans(
+                self.pipeline.intake("traces", encoding.encode_spans), self._flush_of("traces")
+            )
             self.accounts.spans = spans
             provider.add_span_processor(spans)
         for exporter in self._others("traces", settings):
@@ -142,6 +154,7 @@ class Providers:
             self._reader = SpooledMetrics(
                 preferences.temporality(os.environ),
                 preferences.aggregation(os.environ),
+                self._flush_of("metrics"),
             )
             readers.append(self._reader)
         readers += [
@@ -156,14 +169,13 @@ class Providers:
         self._own.append(provider)
         if self._reader is not None:
             self.pipeline.collect = self._collect
+            self.pipeline.observables = provider.observables
 
     def _collect(self, whole: bool) -> encoding.Encoded | None:
         if self._reader is None or self._meters is None:
             return None
-        if whole:
-            return self._reader.take(whole=True)
-        with self._meters.replaying():
-            return self._reader.take(whole=False)
+        with self._meters.observables.replaying():
+            return self._reader.take(whole=whole)
 
     def _start_logs(self, settings: Settings, described: Resource, otlp: bool) -> None:
         provider: Any = _logs.get_logger_provider()
@@ -172,7 +184,9 @@ class Providers:
         else:
             provider = LoggerProvider(resource=described, shutdown_on_exit=False)
             if otlp:
-                records = SpooledLogs(self.pipeline.intake("logs", encoding.encode_logs))
+                records = SpooledLogs(
+                    self.pipeline.intake("logs", encoding.encode_logs), self._flush_of("logs")
+                )
                 self.accounts.logs = records
                 provider.add_log_record_processor(records)
             for exporter in self._others("logs", settings):
@@ -228,7 +242,8 @@ class Providers:
 
     def flush(self, timeout_s: float) -> bool:
         """Send everything now. True if all of it was handed over within the time."""
-        return self._flush(timeout_s, [_flusher(p, timeout_s) for p in (*self._own, *self._kept)])
+        providers = (*self._own, *self._kept)
+        return self._flush(timeout_s, [self._flusher(p, timeout_s) for p in providers])
 
     def finish(self, timeout_s: float) -> bool:
         """flush() at the end of a server or of a process: waits no longer than it is worth."""
@@ -245,7 +260,7 @@ class Providers:
         timeout_s = self._patience_s(timeout_s)
         if self._log_handler is not None:
             logs.detach(self._log_handler)
-        flushers = [_flusher(p, timeout_s) for p in self._kept]
+        flushers = [self._flusher(p, timeout_s) for p in self._kept]
         done = self._flush(timeout_s, [*flushers, *(p.shutdown for p in self._own)])
         self.pipeline.stop()
         with signals.guard("leaving the spool"):
@@ -254,17 +269,46 @@ class Providers:
 
     def _flush(self, timeout_s: float, others: list[Callable[[], Any]]) -> bool:
         deadline_s = time.monotonic() + timeout_s
+        self.pipeline.observables.start()
         self.hand_over()
         early_s = deadline_s - _SHARE_OF_METRICS * timeout_s
         done = self.delivery.flush(("traces", "logs"), early_s)
         # Last, so that these metrics say what became of all the rest.
-        self.pipeline.export_metrics()
+        left_s = deadline_s - time.monotonic()
+        self.pipeline.export_metrics(wait_s=min(left_s / 2, pipeline.OBSERVE_S))
         done &= self.delivery.flush(("metrics",), deadline_s)
         left_s = max(_GRACE_S, deadline_s - time.monotonic())
         done &= _within(left_s, others)
         if not done:
             self._gave_up_s = time.monotonic()
         return done
+
+    def _flusher(self, provider: Any, timeout_s: float) -> Callable[[], Any]:
+        """For what else its owner gave a provider to flush; our own parts are none of it."""
+
+        def task() -> Any:
+            self._task.is_ours = True
+            try:
+                return provider.force_flush(int(timeout_s * 1000))
+            finally:
+                self._task.is_ours = False
+
+        return task
+
+    def _flush_of(self, signal: str) -> Flush:
+        """For the application's own call of a provider's force_flush()."""
+
+        def flush(timeout_s: float) -> bool:
+            if self._task.is_ours:
+                return True
+            deadline_s = time.monotonic() + timeout_s
+            if signal == "metrics":
+                self.pipeline.export_metrics(wait_s=min(timeout_s / 2, pipeline.OBSERVE_S))
+            else:
+                self.pipeline.drain_all()
+            return self.delivery.flush((signal,), deadline_s)
+
+        return flush
 
     def _patience_s(self, timeout_s: float) -> float:
         """What a process's end may wait for: less where what waits is safe on the disk, and
@@ -287,8 +331,10 @@ def _is_set(provider: object, proxy: type) -> bool:
     return not isinstance(provider, proxy)
 
 
-def _flusher(provider: Any, timeout_s: float) -> Callable[[], Any]:
-    return lambda: provider.force_flush(int(timeout_s * 1000))
+class _Task(threading.local):
+    """Whether the calling thread is one of our own flush."""
+
+    is_ours = False
 
 
 def _within(timeout_s: float, tasks: list[Callable[[], Any]]) -> bool:
