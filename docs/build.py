@@ -61,8 +61,8 @@ Names of stability `stable` and `development` are OpenTelemetry's semantic conve
 
 {metrics}
 
-An instrument has at most 2,000 series in a process; what comes after is counted in one series with
-`otel.metric.overflow`. A histogram's Prometheus name is followed by `_bucket`, `_sum`, `_count`.
+An instrument has at most 2,000 series in a process, the last of which, with `otel.metric.overflow`,
+counts what comes after. A histogram's Prometheus name is followed by `_bucket`, `_sum`, `_count`.
 
 ## Attributes
 

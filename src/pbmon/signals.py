@@ -20,10 +20,13 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from pbmon.catalog import Metric
 
 MAX_SERIES = 2000
-"""Series an instrument may have in one process; what comes after is counted in one overflow
-series, as the OpenTelemetry metrics SDK specification names it."""
+"""Series an instrument may have in one process, OVERFLOW among them, as the OpenTelemetry metrics
+SDK specification counts."""
 
 OVERFLOW = (("otel.metric.overflow", True),)
+"""The series of everything that is no series of its own."""
+
+OWN_SERIES = MAX_SERIES - 1
 
 # Outside the OpenTelemetry log pipeline: a failing exporter must not feed itself.
 INTERNAL_LOGGER = "pbmon.internal"
@@ -148,7 +151,7 @@ class Counts:
 
     def _add_cell(self, key: Key) -> Cell:
         with self._lock:
-            if len(self._cells) >= MAX_SERIES:
+            if len(self._cells) >= OWN_SERIES:
                 key = OVERFLOW
             return self._cells.setdefault(key, Cell())
 

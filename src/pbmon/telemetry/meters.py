@@ -92,8 +92,8 @@ class CheckedMeterProvider(MeterProvider):
 
     Its instruments never raise for a wrong value or wrong attributes: these are refused, counted
     in pbmon.refused_measurements and told of with the remedy. An instrument has at most
-    signals.MAX_SERIES series for each reader and view; what comes after is one more,
-    `otel.metric.overflow`.
+    signals.MAX_SERIES series for each reader and view; the last of them, `otel.metric.overflow`,
+    is of all that comes after.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

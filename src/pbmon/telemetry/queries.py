@@ -65,7 +65,7 @@ class Queries:
         """Into the histogram; tenants' databases, for one, may be more than its series may."""
         key = tuple(attributes.items())
         if key not in self._series:
-            if len(self._series) >= signals.MAX_SERIES:
+            if len(self._series) >= signals.OWN_SERIES:
                 attributes = dict(signals.OVERFLOW)
             else:
                 self._series.add(key)

@@ -89,7 +89,7 @@ class Requests:
     def series(self, key: SeriesKey) -> Series:
         series = self._series.get(key)
         if series is None:
-            full = len(self._series) >= signals.MAX_SERIES
+            full = len(self._series) >= signals.OWN_SERIES
             series = Series(self, key, overflow=full)
             if not full:
                 self._series[key] = series

@@ -21,7 +21,7 @@ _OVERFLOW = dict(signals.OVERFLOW)
 
 
 class _Capped(dict[Any, Any]):
-    """A match's aggregations by attribute set: signals.MAX_SERIES, and one for all the rest.
+    """A match's aggregations by attribute set: signals.OWN_SERIES, and one for all the rest.
 
     The SDK makes an aggregation for a set it does not find here, stores it and looks it up again:
     one that was not kept is found to be the rest.
@@ -31,7 +31,7 @@ class _Capped(dict[Any, Any]):
 
     def __setitem__(self, key: Any, aggregation: Any) -> None:
         own = len(self) - (self.rest is not None)
-        if own < signals.MAX_SERIES and aggregation._attributes != _OVERFLOW:  # noqa: SLF001
+        if own < signals.OWN_SERIES and aggregation._attributes != _OVERFLOW:  # noqa: SLF001
             super().__setitem__(key, aggregation)
         elif self.rest is None:
             aggregation._attributes = dict(_OVERFLOW)  # noqa: SLF001
