@@ -12,6 +12,7 @@ import pytest
 from pbmon.spool.books import Books
 from pbmon.spool.directory import Home
 from tests.spool.spools import Spools
+from tests.stack.plugin import missing
 
 
 @pytest.fixture(params=["mapped", "written"])
@@ -37,7 +38,7 @@ def spools(home, books):
 
 @pytest.fixture
 def volume():
-    """Makes small file systems: volume(bytes) → directory. Skips where mounting is not allowed."""
+    """Makes small file systems: volume(bytes) → directory."""
     mounted = []
 
     def mount(size: int) -> Path:
@@ -49,7 +50,7 @@ def volume():
         )  # fmt: skip
         if done.returncode:
             point.rmdir()
-            pytest.skip("no file system can be mounted here")
+            missing("mount", "no file system can be mounted here")
         mounted.append(point)
         return point
 
