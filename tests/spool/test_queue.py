@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pbmon.spool import ledger, queue, shelf
+from pbmon.spool import directory, frames, ledger, queue, shelf
 from pbmon.spool.directory import UnusableError
 from pbmon.spool.frames import CHANNELS
 from pbmon.spool.queue import MAX_RECORD, Spool
@@ -318,6 +318,26 @@ def test_a_disk_that_cant_be_read_gives_nothing_up(spools, books, home, failing)
     failing("pread", None)
     assert drain(spool, "logs") == payloads
     assert totals(books, "logs") == (5, 5, 0)
+
+
+def test_only_the_segment_that_is_written_to_takes_a_descriptor(spools, monkeypatch):
+    monkeypatch.setattr(directory, "_LARGEST_SEGMENT", 64 * 1024)
+    spool = spools.make()
+    descriptors = len(os.listdir("/dev/fd"))
+    payloads = fill(spool, "traces", 1000, size=1000)
+    assert len(files(spool.directory)) == 16
+    assert len(os.listdir("/dev/fd")) - descriptors == 1
+    assert drain(spool, "traces") == payloads
+
+
+def test_waiting_segments_removed_under_it_are_counted(spools, books, home):
+    spool = spools.make()
+    payloads = fill(spool, "traces", 3000, size=1000)
+    (spool.directory / "traces-00000001.seg").unlink()
+    per_segment = (home.segment_size - frames.START) // frames.room(1000)
+    assert drain(spool, "traces") == payloads[per_segment:]
+    assert books.total("traces", "dropped", "corrupt") == per_segment
+    assert is_balanced(books, spool)
 
 
 def test_a_really_full_disk(volume, spools, books, tmp_path):

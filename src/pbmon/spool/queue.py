@@ -96,6 +96,8 @@ class Spool(Shelf):
         number = self._numbered[channel] = self._numbered[channel] + 1
         with self.home.reserving(channel, size):
             made = Segment(self.directory, channel, number, size, mapped=self.home.mapped)
+        if (full := self._current[channel]) is not None:
+            full.close()
         self._segments[channel][number] = self._current[channel] = made
         return made
 

@@ -64,12 +64,20 @@ class Segment:
             disk.write(self._fd, data, offset)
 
     def view(self) -> bytes | memoryview:
-        """Up to `end`. Raises OSError without a mapping."""
+        """Up to `end`; nothing of a file that was removed. Raises OSError without a mapping."""
         if self._map is not None:
             return memoryview(self._map)
-        return os.pread(self._fd, self.end, 0)
+        if self._fd >= 0:
+            return os.pread(self._fd, self.end, 0)
+        try:
+            with self.path.open("rb") as file:
+                return file.read(self.end)
+        except FileNotFoundError:
+            return b""
 
     def close(self) -> None:
+        """Nothing more will be written. It can still be viewed, but holds no descriptor, which
+        Python keeps of a map too: hundreds of segments may wait."""
         if self._map is not None:
             with suppress(BufferError):  # a reader still looks at it; it goes with its view
                 self._map.close()
