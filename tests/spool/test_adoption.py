@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import collections
 import errno
+import mmap
 import os
 import random
 import shutil
@@ -329,6 +330,40 @@ def test_killed_between_the_position_and_the_count_nothing_is_sent_twice(spools,
     orphan = spools.adopt_one()
     assert len(drain(orphan, "logs")) == 3
     assert totals(books, "logs") == (5, 3, 2)
+
+
+# --- the room it takes ---
+
+
+def sizes(directory):
+    return {path.name: path.stat().st_size for path in directory.glob("*.seg")}
+
+
+def test_what_a_killed_one_had_allocated_is_given_back(spools):
+    spool = spools.make()
+    payloads = fill(spool, "logs", 2 * mmap.PAGESIZE // frames.room(400), size=400)
+    fill(spool, "traces", 3)
+    drain(spool, "traces")
+    place = spools.crash(spool)
+    assert sizes(place)["logs-00000001.seg"] == spools.home.segment_size
+    orphan = spools.adopt_one()
+    assert sizes(place) == {"logs-00000001.seg": 2 * mmap.PAGESIZE}
+    spools.crash(orphan)
+    assert drain(spools.adopt_one(), "logs") == payloads
+
+
+def test_nothing_is_cut_off_that_was_ever_written(spools):
+    """Half a record, or what a damaged one hides, may still be of use to somebody."""
+    spool = spools.make()
+    fill(spool, "logs", 3)
+    place = spools.crash(spool)
+    with (place / "logs-00000001.seg").open("r+b") as file:
+        file.seek(3 * mmap.PAGESIZE)
+        file.write(b"x")
+    before = (place / "logs-00000001.seg").read_bytes()
+    orphan = spools.adopt_one()
+    assert (place / "logs-00000001.seg").read_bytes() == before
+    assert len(drain(orphan, "logs")) == 3
 
 
 # --- the newest metrics ---

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import threading
 import time
@@ -429,6 +430,46 @@ def test_closed_with_something_waiting_it_leaves_it_to_the_next(spools):
     payloads = fill(spool, "traces", 3)
     spool.close()
     assert drain(spools.adopt_one(), "traces") == payloads
+
+
+def test_closed_it_takes_no_more_room_than_what_waits(spools):
+    spool = spools.make()
+    fill(spool, "traces", 3, size=100)
+    drain(spool, "traces")
+    records = (mmap.PAGESIZE - frames.START) // frames.room(104)
+    last = mmap.PAGESIZE - frames.START - records * frames.room(104) - frames.OVERHEAD
+    logs = fill(spool, "logs", records, size=104)
+    logs.append(b"to the last byte of a page".ljust(last, b"."))
+    assert spool.append("logs", logs[-1], 1) == ""
+    metrics = fill(spool, "metrics", records + 2, size=104)
+    spool.close()
+    sizes = {path.name: path.stat().st_size for path in spool.directory.glob("*.seg")}
+    assert sizes == {
+        "logs-00000001.seg": mmap.PAGESIZE, "metrics-00000001.seg": 2 * mmap.PAGESIZE,
+    }  # fmt: skip
+    orphan = spools.adopt_one()
+    assert drain(orphan, "logs") == logs
+    assert drain(orphan, "metrics") == metrics
+
+
+def test_a_record_of_its_own_size_is_whole_when_it_is_closed(spools, home):
+    spool = spools.make()
+    sizes = [10, home.segment_size, 10]
+    for number, size in enumerate(sizes):
+        assert spool.append("logs", bytes([number + 1]) * size, 1) == ""
+    spool.close()
+    assert [len(payload) for payload in drain(spools.adopt_one(), "logs")] == sizes
+
+
+def test_many_short_runs_in_an_outage_fit(spools, home, monkeypatch):
+    monkeypatch.setattr(home, "_limit", lambda used: 8 * 2**20)
+    for number in range(100):
+        spool = spools.make()
+        for channel in ("traces", "logs", "metrics"):
+            assert spool.append(channel, b"%d" % number, 1) == ""
+        spool.close()
+    assert home.used() < 6 * 2**20
+    assert sum(len(drain(orphan, "traces")) for orphan in spools.adopt()) == 100
 
 
 def test_after_the_end_nothing_is_taken_and_nothing_raises(spools, books):

@@ -53,16 +53,23 @@ class Orphan(Shelf):
             for reason in REASONS:
                 self._books.add(channel, "dropped", row[reason] - reported[reason], reason)
             self.ledger.report(channel, row)
+            self._free(channel)
 
     def _found(self, channel: str) -> int:
-        """Items of the whole records behind the position."""
+        """Items of the whole records behind the position. Where nothing follows them, the room
+        that was kept for more is given back."""
         position = self.ledger.positions[channel]
         items = 0
         for number in self._segments[channel]:
             data, end = self._view(channel, number)
+            whole = frames.START
             for record, behind in frames.read(data, frames.START, end):
-                if record is not None and (number, behind) > position:
-                    items += record.items
+                if record is not None:
+                    whole = behind
+                    if (number, behind) > position:
+                        items += record.items
+            if data and not bytes(data[whole:]).strip(b"\0"):
+                segment.cut(self.directory / segment.name(channel, number), whole)
         return items
 
     def last_metrics(self) -> Written | None:

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from pbmon.spool import frames, ledger
+from pbmon.spool import frames, ledger, segment
 from pbmon.spool.books import Books, Entry
 from pbmon.spool.directory import Home, UnusableError, lock
 from pbmon.spool.frames import CHANNELS
@@ -149,10 +149,17 @@ class Spool(Shelf):
     # --- the end ---
 
     def close(self) -> None:
-        """Leave what waits to whoever comes next; with nothing waiting, leave nothing."""
+        """Leave what waits to whoever comes next, and no more room taken than it needs; with
+        nothing waiting, leave nothing."""
         with self._lock:
             if self._closed:
                 return
+            self._current = dict.fromkeys(CHANNELS)
+            for channel in CHANNELS:
+                self._free(channel)
+                for found in self._segments[channel].values():
+                    found.close()
+                    segment.cut(found.path, found.end)
             if not any(self.ledger.waiting(channel) for channel in CHANNELS):
                 remove(self.directory)  # while its lock is still held
             self._let_go()

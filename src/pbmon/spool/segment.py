@@ -23,6 +23,15 @@ def numbers(directory: Path, channel: str) -> list[int]:
     return sorted(int(match["number"]) for match in found if match and match["channel"] == channel)
 
 
+def cut(path: Path, end: int) -> None:
+    """Give back what is allocated behind a segment's records. In whole pages, so that nobody who
+    has them mapped is harmed; a file that can't be cut stays as it is."""
+    length = -(-end // mmap.PAGESIZE) * mmap.PAGESIZE
+    with suppress(OSError):
+        if length < path.stat().st_size:
+            os.truncate(path, length)
+
+
 class Segment:
     """Fully allocated before anything is written: a mapped file with holes kills the process
     that touches one on a full disk. Raises OSError where there is no room."""
