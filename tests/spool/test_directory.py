@@ -312,6 +312,24 @@ def test_a_forked_childs_home_has_a_lock_of_its_own(tmp_path):
     os.close(home._lock_fd)
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOENT])
+def test_a_forked_child_that_gets_no_lock_of_its_own_keeps_no_number_of_the_parents(
+    tmp_path, monkeypatch, number
+):
+    home = Home(tmp_path / "state", "shop")
+    parents = home._lock_fd
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(UnusableError, match=f"{os.strerror(number)}.*give this user"):
+        home.forget()
+    assert home._lock_fd == -1
+    with pytest.raises(OSError):
+        os.fstat(parents)
+
+
 # --- file systems ---
 
 

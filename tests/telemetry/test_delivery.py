@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from pathlib import Path
 
@@ -343,6 +345,28 @@ def test_a_spool_is_described_by_its_place(made, directory):
     assert isinstance(delivered.queue, Spool)
     assert delivered.is_durable
     assert delivery.described(delivered.queue) == f"{directory}/spool/shop"
+
+
+@pytest.mark.parametrize("lost", ["the directory", "the parent's descriptors"])
+def test_a_forked_child_without_its_parents_place_goes_on_in_memory(made, directory, environ, lost):
+    environ.setattr(signals, "reraise", False)
+    delivered = made(traces=closed_port(), logs=closed_port())
+    put(delivered, "logs", 0, 1)
+    old = delivered.queue
+    for sender in delivered.senders.values():
+        sender.stop()
+    if lost == "the directory":
+        shutil.rmtree(directory)
+    else:
+        os.close(old.ledger.fd)
+        os.close(old.home._lock_fd)
+    delivered.forget()
+    assert isinstance(delivered.queue, MemoryQueue)
+    assert [sender.sources for sender in delivered.senders.values()] == [[delivered.queue]] * 2
+    assert delivered.books.totals() == {}
+    put(delivered, "traces", 0, 3)
+    assert delivered.queue.waiting("traces") == 3
+    assert old.append("traces", b"", 1) == "io_error"
 
 
 # --- last words ---------------------------------------------------------------------------------

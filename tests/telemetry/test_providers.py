@@ -10,10 +10,10 @@ import uuid
 import pytest
 from opentelemetry.sdk.resources import Resource
 
-from pbmon import catalog
+from pbmon import catalog, signals
 from pbmon.settings import resolve
 from pbmon.telemetry import providers
-from pbmon.telemetry.providers import _within
+from pbmon.telemetry.providers import Providers, _within
 from tests.fresh import python
 from tests.telemetry.receiver import Receiver, closed_port, hanging
 
@@ -161,6 +161,36 @@ def test_each_process_and_each_fork_has_an_instance_id_of_its_own():
         names = sorted(span.name for span in receiver.spans())
         assert names == ["GET /child"] * 2 + ["GET /parent"] * 2
         assert len({r["service.instance.id"] for r in receiver.resources()}) == 4
+
+
+@pytest.mark.parametrize("failing", ["delivery", "pipeline", "accounts", "_reader"])
+def test_in_a_fork_every_part_forgets_also_behind_one_that_fails(monkeypatch, failing):
+    monkeypatch.setattr(signals, "reraise", False)
+    monkeypatch.setattr(signals, "_last_told", {})
+    forgotten = []
+
+    class Part:
+        queue = "the child's"
+
+        def __init__(self, name):
+            self.name = name
+
+        def forget(self, *given):
+            forgotten.append((self.name, *given))
+            if self.name == failing:
+                raise OSError("injected")
+
+        def start(self):
+            forgotten.append("started")
+
+    made = Providers.__new__(Providers)
+    made._meters = None
+    for name in ("delivery", "pipeline", "accounts", "_reader"):
+        setattr(made, name, Part(name))
+    made.forget()
+    assert forgotten == [
+        ("delivery",), ("pipeline", "the child's"), ("accounts",), ("_reader",), "started",
+    ]  # fmt: skip
 
 
 def test_a_name_and_an_endpoint_given_later_count_for_all_that_follows():

@@ -92,15 +92,12 @@ class Home:
             _check_owner(state_directory)
             _make_private(self.root)
             _make_private(self.path)
-            self._lock_fd = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self._lock_fd = self._open_lock()
             self.limit = self._limit(self.used())
         except UnusableError:
             raise
         except OSError as error:
-            raise UnusableError(
-                f"{state_directory} can't be used ({error.strerror or error}); give this user "
-                "a directory to write to"
-            ) from error
+            raise self._unusable(error) from error
         self.mapped = not _NO_MAPPING.fullmatch(filesystem(self.path))
 
     @property
@@ -152,9 +149,24 @@ class Home:
             time.sleep(0.001)
 
     def forget(self) -> None:
-        """In a forked child: a lock of its own, not the parent's."""
-        os.close(self._lock_fd)
-        self._lock_fd = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        """In a forked child: a lock of its own, not the parent's. Raises UnusableError; it is not
+        to be used any more then."""
+        # Its number may be a file's of the application from here on.
+        parents, self._lock_fd = self._lock_fd, -1
+        try:
+            os.close(parents)
+            self._lock_fd = self._open_lock()
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _open_lock(self) -> int:
+        return os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+
+    def _unusable(self, error: OSError) -> UnusableError:
+        return UnusableError(
+            f"{self.state_directory} can't be used ({error.strerror or error}); give this user "
+            "a directory to write to"
+        )
 
 
 def lock(fd: int) -> bool:

@@ -168,15 +168,15 @@ class Delivery:
     def forget(self) -> None:
         """In a forked child: a queue of its own; the parent's, and what it adopted, stay the
         parent's."""
-        for orphan in self._orphans:
-            orphan.forget()
-        self._orphans.clear()
+        old, orphans = self.queue, self._orphans
+        self._orphans = []
         self.books.forget()
-        old = self.queue
-        old.forget()
+        for each in (old, *orphans):
+            with signals.guard("letting go of the parent's spool"):
+                each.forget()
         if isinstance(old, Spool):
-            old.home.forget()
             try:
+                old.home.forget()
                 self.queue = Spool(old.home, self.books)
             except UnusableError as error:
                 signals.tell("spool", "pbmon: %s; telemetry waits in memory", error)

@@ -222,13 +222,16 @@ class Providers:
 
     def forget(self) -> None:
         """In a forked child: it begins with nothing counted, nothing queued, its own spool."""
-        self.delivery.forget()
-        self.pipeline.forget(self.delivery.queue)
-        self.accounts.forget()
-        if self._meters is not None:
-            storages.forget(self._meters)
-        if self._reader is not None:
-            self._reader.forget()
+        meters, reader = self._meters, self._reader
+        for what, forget in (
+            ("spool", self.delivery.forget),
+            ("queues", lambda: self.pipeline.forget(self.delivery.queue)),
+            ("accounts", self.accounts.forget),
+            ("series", lambda: storages.forget(meters) if meters is not None else None),
+            ("metrics", lambda: reader.forget() if reader is not None else None),
+        ):
+            with signals.guard(f"forgetting the parent's {what}"):
+                forget()
         self._gave_up_s = -_FORGIVEN_S
         self._closed = False
         self.pipeline.start()
