@@ -30,6 +30,7 @@ ROUNDS = int(os.environ.get("SPOOL_ROUNDS", "1"))
 """25 for what is done once in a while."""
 
 ROOT = Path(__file__).parents[2]
+OTHER_VERSION = ledger._VERSION + 1
 
 
 @contextmanager
@@ -214,7 +215,7 @@ def test_foreign_files_among_the_segments_are_overlooked(plain, books):
 
 
 def test_a_spool_of_another_version_is_left_alone(plain, monkeypatch):
-    monkeypatch.setattr(ledger, "_VERSION", 2)
+    monkeypatch.setattr(ledger, "_VERSION", OTHER_VERSION)
     spool = plain.make()
     fill(spool, "traces", 3)
     place = plain.crash(spool)
@@ -222,7 +223,7 @@ def test_a_spool_of_another_version_is_left_alone(plain, monkeypatch):
     before = {path.name: path.read_bytes() for path in place.iterdir()}
     assert plain.adopt() == []
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
-    monkeypatch.setattr(ledger, "_VERSION", 2)
+    monkeypatch.setattr(ledger, "_VERSION", OTHER_VERSION)
     assert len(drain(plain.adopt_one(), "traces")) == 3
 
 
@@ -378,6 +379,33 @@ def test_last_metrics_only_where_no_later_ones_were_spooled(spools):
     orphan = spools.adopt_one()
     assert orphan.last_metrics() is None
     assert drain(orphan, "metrics") == [b"exported", b"exported later"]
+
+
+@pytest.mark.parametrize(("age_s", "sent"), [(3590, True), (3610, False)])
+def test_last_metrics_of_more_than_an_hour_are_not_sent(spools, books, monkeypatch, age_s, sent):
+    spool = spools.make()
+    spool.keep_latest(b"kept", 6)
+    spools.crash(spool)
+    later_ns = time.monotonic_ns() + age_s * 10**9
+    monkeypatch.setattr(time, "monotonic_ns", lambda: later_ns)
+    orphan = spools.adopt_one()
+    assert (orphan.last_metrics() is not None) is sent
+    assert totals(books, "metrics") == (0, 0, 0)
+    assert orphan.is_done()
+
+
+@pytest.mark.parametrize(("off_s", "sent"), [(1800, True), (7200, False)])
+def test_over_a_reboot_the_wall_clock_tells_the_age_of_the_last_metrics(
+    spools, monkeypatch, off_s, sent
+):
+    spool = spools.make()
+    spool.keep_latest(b"kept", 6)
+    spools.crash(spool)
+    boot_s = time.time() + off_s
+    monkeypatch.setattr(ledger, "boot_id", lambda: "the next boot")
+    monkeypatch.setattr(time, "time_ns", lambda: int(boot_s * 1e9))
+    monkeypatch.setattr(time, "monotonic_ns", lambda: 40 * 10**9)
+    assert (spools.adopt_one().last_metrics() is not None) is sent
 
 
 def test_last_metrics_none_were_kept(spools):

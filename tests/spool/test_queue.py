@@ -397,7 +397,8 @@ def test_the_newest_metrics_are_left_for_the_adopter(spools):
     assert spool.keep_latest(b"newer", 11) == ""
     spools.crash(spool)
     orphan = spools.adopt_one()
-    assert orphan.last_metrics() == (10, 11, b"newer")
+    written = orphan.last_metrics()
+    assert (written.after, written.items, written.payload) == (10, 11, b"newer")
 
 
 @pytest.mark.parametrize(("number", "reason"), REASONS)

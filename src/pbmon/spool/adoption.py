@@ -16,7 +16,7 @@ from pbmon.spool.directory import Home, lock
 from pbmon.spool.frames import CHANNELS
 from pbmon.spool.latest import Written
 from pbmon.spool.ledger import FIELDS, REASONS, Ledger, OtherVersionError
-from pbmon.spool.shelf import Batch, Shelf
+from pbmon.spool.shelf import MAX_AGE_S, Batch, Shelf
 
 _HIDDEN_AGE_S = 60.0
 _HIDDEN = re.compile(r"\.[0-9]+-[0-9a-f]{8}(\.done)?")
@@ -73,9 +73,15 @@ class Orphan(Shelf):
         return items
 
     def last_metrics(self) -> Written | None:
-        """The dead one's newest metrics, where it did not come to spool them or newer ones."""
+        """The dead one's newest metrics, where it did not come to spool them or newer ones.
+
+        None also where they are too old. They are counted nowhere then, as all that were
+        overwritten: only what is appended is accepted.
+        """
         written = latest.read(self.directory)
         if written is None or written.after < self.ledger.rows["metrics"]["accepted"]:
+            return None
+        if written.monotonic_ns < self.ledger.origin.limit_ns(MAX_AGE_S):
             return None
         return written
 

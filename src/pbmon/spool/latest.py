@@ -18,8 +18,9 @@ from pbmon.spool import disk
 from pbmon.spool.directory import Home
 
 NAME = "latest"
-_SLOT = struct.Struct("<QQIII")
-_ALIGNED = 32
+_SLOT = struct.Struct("<QQQIII")
+_HEAD = struct.Struct("<QQQI")
+_ALIGNED = 40
 _SMALLEST = 16 * 1024
 
 
@@ -28,6 +29,8 @@ class Written(NamedTuple):
     """Metric items the spool had accepted by then: more of them in the end means that these
     metrics, or newer ones, are among them."""
     items: int
+    monotonic_ns: int
+    """CLOCK_MONOTONIC of the machine when they were written."""
     payload: bytes
 
 
@@ -66,9 +69,9 @@ class Latest:
             self._make(2 * needed + 4095 & ~4095)
         self._sequence += 1
         start = self._sequence % 2 * self._slot_size
-        head = struct.pack("<QQI", self._sequence, written.after, written.items)
-        crc = zlib.crc32(head + written.payload)
-        slot = _SLOT.pack(self._sequence, written.after, written.items, len(written.payload), crc)
+        known = self._sequence, written.after, written.monotonic_ns, written.items
+        crc = zlib.crc32(_HEAD.pack(*known) + written.payload)
+        slot = _SLOT.pack(*known, len(written.payload), crc)
         disk.write(self._fd, written.payload, start + _ALIGNED)
         disk.write(self._fd, slot, start)
         if self._is_new:
@@ -96,11 +99,11 @@ def read(directory: Path) -> Written | None:
     for start in (0, half):
         if start + _SLOT.size > len(data):
             continue
-        sequence, after, items, length, crc = _SLOT.unpack_from(data, start)
+        sequence, after, monotonic_ns, items, length, crc = _SLOT.unpack_from(data, start)
         payload = data[start + _ALIGNED : start + _ALIGNED + length]
-        head = struct.pack("<QQI", sequence, after, items)
+        head = _HEAD.pack(sequence, after, monotonic_ns, items)
         if not sequence or len(payload) != length or zlib.crc32(head + payload) != crc:
             continue
         if best is None or sequence > best[0]:
-            best = sequence, Written(after, items, payload)
+            best = sequence, Written(after, items, monotonic_ns, payload)
     return best[1] if best is not None else None

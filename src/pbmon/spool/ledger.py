@@ -32,7 +32,8 @@ FIELDS = ("accepted", "delivered", *REASONS)
 NAME = "ledger"
 SIZE = 4096
 _MAGIC = b"pbmonldg"
-_VERSION = 1
+_VERSION = 2
+"""Of the whole spool: 2 since the newest metrics carry their time."""
 _START = struct.Struct("<8sI36sQQ")
 _CRC = struct.Struct("<I")
 _FIRST_WORD = 16  # 128 bytes

@@ -108,7 +108,7 @@ class Spool(Shelf):
         try:
             if self._closed:
                 return "io_error"
-            self._latest.write(Written(after, items, payload))
+            self._latest.write(Written(after, items, time.monotonic_ns(), payload))
         except OSError as error:
             return _reason(error)
         return ""
