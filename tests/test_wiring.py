@@ -371,3 +371,55 @@ def test_a_fork_in_the_middle_of_an_import_of_ours_leaves_a_child_that_sends():
             OTEL_TRACES_EXPORTER="otlp",
         )
         assert sorted(span.name for span in receiver.spans()) == ["child", "parent"]
+
+
+UPSTREAM = """
+    import asyncio, json, psycopg2
+    from opentelemetry import trace
+    from opentelemetry.instrumentation.dbapi import CursorTracer, DatabaseApiIntegration
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+    import pbmon
+    from pbmon import runtime
+    from pbmon.hooks.upstream import layer
+    from tests.hooks.recorder import call, scope
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    pbmon.configure(hooks={"uvicorn": "upstream", "psycopg2": "upstream"}, signals=False)
+
+    class Cursor:
+        def execute(self, statement):
+            database = runtime.Database("postgresql", "shop")
+            runtime.active.queries.query(database, statement).finish()
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    call(layer("uvicorn", app), scope(query_string=b"token=hunter2"), log=[])
+    shop = DatabaseApiIntegration("opentelemetry.instrumentation.psycopg2", "postgresql")
+    cursor = Cursor()
+    for condition in ("a = 'hunter2'", r"a = 'it\\' AND b = 'hunter2'"):
+        CursorTracer(shop).traced_execution(
+            cursor, cursor.execute, "SELECT b FROM t WHERE " + condition
+        )
+    print(json.dumps([dict(span.attributes) for span in exporter.get_finished_spans()]))
+"""
+
+
+@pytest.mark.parametrize("opt_in", ["", "http/dup,database/dup"])
+def test_in_mode_upstream_no_literal_leaves_the_process(opt_in):
+    """By the stable conventions, if the user wishes no others."""
+    pytest.importorskip("opentelemetry.instrumentation.psycopg2", reason="no release for 1.45.2")
+    variables = {"OTEL_SEMCONV_STABILITY_OPT_IN": opt_in} if opt_in else {}
+    request, plain, doubtful = json.loads(python(UPSTREAM, **variables).stdout)
+    assert "hunter2" not in str((request, plain, doubtful))
+    assert request["url.query"] == "token=REDACTED"
+    assert plain["db.query.text"] == "SELECT b FROM t WHERE a = ?"
+    assert doubtful["db.query.text"] == "SELECT"
+    old = {"http.url", "http.target", "net.peer.ip", "http.method"}
+    assert old & request.keys() == (old if opt_in else set())
+    assert ("db.statement" in plain) is bool(opt_in)

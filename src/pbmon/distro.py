@@ -24,8 +24,6 @@ class Distro(BaseDistro):
         Distro.chosen = True
         # Several distributions may be installed: keeps distro and configurator together.
         os.environ.setdefault("OTEL_PYTHON_CONFIGURATOR", "pbmon")
-        # For upstream's instrumentors that run beside us: one vocabulary, the stable one.
-        os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http,database")
 
     def load_instrumentor(self, entry_point: EntryPoint, **kwargs: Any) -> None:
         if entry_point.value.startswith("pbmon."):

@@ -72,6 +72,8 @@ def configure(**values: Any) -> None:
 
 
 def _start(resolved: settings.Settings) -> None:
+    # For upstream's instrumentors, which read it once: one vocabulary, the stable one.
+    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http,database")
     active.settings = resolved
     active.configured = True  # whatever fails below: a second call must not build a second set
     _parts["providers"] = Providers(resolved)

@@ -8,6 +8,7 @@ import threading
 import pytest
 from opentelemetry import context
 from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.sdk.trace import TracerProvider
 
 from pbmon import catalog, runtime
 from pbmon.testing import START_NS, capture
@@ -331,3 +332,39 @@ def test_odd_text_is_counted_and_never_shown(seen, statement):
     assert only(seen).name
     assert "unclosed" not in str(only(seen))
     assert "unclosed" not in seen.logs[0].message
+
+
+# --- upstream's span --------------------------------------------------------------------------
+
+SECRET = "SELECT'hunter2' FROM cards WHERE number = '4111'"
+
+
+@pytest.mark.parametrize(
+    ("statement", "name", "text"),
+    [
+        (SECRET, "SELECT cards", "SELECT? FROM cards WHERE number = ?"),
+        (r"SELECT 'a\' FROM cards WHERE number = '4111'", "SELECT", "SELECT"),  # in doubt
+        ("'hunter2'", "postgresql", "?"),
+    ],
+)
+def test_upstreams_span_keeps_no_literal(statement, name, text):
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer(
+        "opentelemetry.instrumentation.psycopg2"
+    )
+    with capture(hooks={"psycopg2": "upstream"}) as seen:
+        with tracer.start_as_current_span(statement.split()[0]) as span:
+            span.set_attributes({"db.query.text": statement, "db.statement": statement})
+            query(seen, statement)
+        assert seen.spans == []
+    assert (span.name, span.attributes["db.query.text"]) == (name, text)
+    assert span.attributes["db.statement"] == text
+
+
+def test_upstreams_span_gets_no_attribute_of_the_old_conventions():
+    tracer = TracerProvider(shutdown_on_exit=False).get_tracer(
+        "opentelemetry.instrumentation.psycopg2"
+    )
+    hooks = {"psycopg2": "upstream"}
+    with capture(hooks=hooks) as seen, tracer.start_as_current_span("SELECT") as span:
+        query(seen)
+    assert "db.statement" not in span.attributes

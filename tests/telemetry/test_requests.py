@@ -608,3 +608,31 @@ def test_only_upstreams_asgi_span_is_annotated():
         with foreign.start_as_current_span("outer"):
             runtime.active.requests.request(http("/x")).closed()
         assert [span.kind for span in seen.spans] == ["SERVER"]
+
+
+@pytest.mark.parametrize(
+    ("old", "kept"),
+    [
+        ({}, {}),
+        (
+            {"http.url": "http://a/x?token=hunter2#&b", "http.target": "/x?token=hunter2"},
+            {"http.url": "http://a/x", "http.target": "/x"},
+        ),
+    ],
+)
+def test_upstreams_span_keeps_no_value_of_the_query(old, kept):
+    upstream = TracerProvider(shutdown_on_exit=False).get_tracer(
+        "opentelemetry.instrumentation.asgi"
+    )
+    made = old | {"url.query": "token=hunter2", "url.path": "/x"}
+    with capture(hooks={"uvicorn": "upstream"}) as seen:
+        for scope, start in ((http, runtime.active.requests.request),
+                             (websocket, runtime.active.requests.websocket)):  # fmt: skip
+            with upstream.start_as_current_span("GET", attributes=made) as span:
+                record = start(scope("/x", query=b"token=hunter2"))
+                assert dict(span.attributes) == kept | {
+                    "url.query": "token=REDACTED",
+                    "url.path": "/x",
+                }
+                record.closed()
+        assert seen.spans == []

@@ -197,15 +197,15 @@ class Query:
         )
 
     def _span(self, summary: str, attributes: dict[str, Any], *, failed: bool) -> trace.Span:
-        sink = self._sink
+        sink, name = self._sink, summary or self._database.system
         if sink.annotated:
             current = trace.get_current_span()
             scope = getattr(getattr(current, "instrumentation_scope", None), "name", "")
             if current.is_recording() and scope.rpartition(".")[2] in sink.annotated:
-                current.set_attributes(attributes)
+                _annotate(current, name, attributes)
                 return current
         span = sink.tracer.start_span(
-            summary or self._database.system,
+            name,
             context=self._context,
             kind=SpanKind.CLIENT,
             attributes=attributes,
@@ -217,6 +217,16 @@ class Query:
         return span
 
 
+def _annotate(span: trace.Span, name: str, attributes: dict[str, Any]) -> None:
+    """Upstream's span has the statement as it was given, and its first word as the name."""
+    text = attributes.get(catalog.DB_TEXT.name, name)
+    span.update_name(name)
+    span.set_attributes(attributes | {catalog.DB_TEXT.name: text})
+    if _OLD_TEXT in (getattr(span, "attributes", None) or {}):
+        span.set_attribute(_OLD_TEXT, text)
+
+
+_OLD_TEXT = "db.statement"  # of the conventions before the stable ones
 _ERROR_KEYS = (catalog.DB_SYSTEM.name, catalog.ERROR_TYPE.name, catalog.DB_STATUS.name)
 _NOT_THE_CALLER = ("pbmon.", "sqlalchemy.", "psycopg2.", "sqlite3.", "opentelemetry.", "wrapt.")
 

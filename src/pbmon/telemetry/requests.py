@@ -31,6 +31,7 @@ _MAX_AGENT = 256
 _MAX_URL = 2048  # a server may take a path of megabytes, a collector no batch of them
 _ASGI_HOOKS = ("uvicorn", "starlette", "fastapi")
 _UPSTREAM_SCOPE = "opentelemetry.instrumentation.asgi"
+_WITH_QUERY = frozenset(("http.url", "http.target"))  # of the conventions before the stable ones
 _HEADERS = "pbmon.headers"
 
 
@@ -139,6 +140,7 @@ class Requests:
             current = trace.get_current_span()
             scope_name = getattr(getattr(current, "instrumentation_scope", None), "name", "")
             if current.is_recording() and scope_name == _UPSTREAM_SCOPE:
+                _mask(current, scope)
                 return current, None
         parent, links = self._parent(scope)
         span = self.tracer.start_span(
@@ -176,8 +178,8 @@ class Requests:
         }
         if method == "_OTHER":
             attributes[catalog.METHOD_ORIGINAL.name] = str(scope.get("method", ""))[:64]
-        if query := scope.get("query_string"):
-            attributes[catalog.QUERY.name] = privacy.mask_query(query[:_MAX_URL].decode("latin-1"))
+        if query := _masked_query(scope):
+            attributes[catalog.QUERY.name] = query
         if version := scope.get("http_version"):
             attributes[catalog.PROTOCOL_VERSION.name] = version
         if server := scope.get("server"):
@@ -198,6 +200,20 @@ class Requests:
             attributes[catalog.PEER_ADDRESS.name] = peer[0]
         if client := scope.get("client"):
             attributes[catalog.CLIENT_ADDRESS.name] = client[0]
+
+
+def _masked_query(scope: Scope) -> str:
+    query: bytes = scope.get("query_string") or b""
+    return privacy.mask_query(query[:_MAX_URL].decode("latin-1"))
+
+
+def _mask(span: Span, scope: Scope) -> None:
+    """Take the query's values out of upstream's span, by whichever conventions it was made."""
+    if query := _masked_query(scope):
+        span.set_attribute(catalog.QUERY.name, query)
+        attributes = getattr(span, "attributes", None) or {}
+        for name in _WITH_QUERY & attributes.keys():
+            span.set_attribute(name, attributes[name].partition("?")[0])
 
 
 def _headers(scope: Scope) -> Mapping[str, str]:
