@@ -20,11 +20,12 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
 from websockets.sync.client import connect
 
-from pbmon import runtime
+from pbmon import runtime, wiring
 from pbmon.hooks import asgi, upstream
 from pbmon.hooks.fastapi import FastAPIHook
 from pbmon.hooks.starlette import StarletteHook
 from pbmon.hooks.uvicorn import UvicornHook
+from pbmon.testing import capture
 from tests.hooks.recorder import Recorded, call, hooked, recording, scope, serving
 
 
@@ -223,3 +224,20 @@ def test_pbmons_own_mode_does_not_import_upstream():
         "assert 'opentelemetry.instrumentation.asgi' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+ASGI = sorted(e.name for e in wiring.own_instrumentors() if issubclass(e.load(), upstream.ASGIHook))
+
+
+def test_the_asgi_hooks():
+    assert ASGI == ["fastapi", "granian", "gunicorn", "hypercorn", "starlette", "uvicorn"]
+
+
+@pytest.mark.parametrize("library", ASGI)
+def test_there_is_one_server_span_whichever_hook_it_is(spans, library):
+    with capture(hooks={library: "upstream"}) as seen:
+        call(upstream.layer(library, APP), scope(path="/users/7"), log=[])
+        assert seen.spans == []
+        assert seen.metric("http.server.request.duration")[0] == 1
+    [span] = spans.get_finished_spans()
+    assert (span.name, span.kind) == ("GET /users/{id}", trace.SpanKind.SERVER)

@@ -29,7 +29,6 @@ from pbmon.telemetry.session import Session
 
 _MAX_AGENT = 256
 _MAX_URL = 2048  # a server may take a path of megabytes, a collector no batch of them
-_ASGI_HOOKS = ("uvicorn", "starlette", "fastapi")
 _UPSTREAM_SCOPE = "opentelemetry.instrumentation.asgi"
 _WITH_QUERY = frozenset(("http.url", "http.target"))  # of the conventions before the stable ones
 _HEADERS = "pbmon.headers"
@@ -67,7 +66,7 @@ class Requests:
         # other's way.
         self._excluded = [re.compile(pattern) for pattern in settings.excluded_urls]
         self.stream_routes = frozenset(settings.stream_routes)
-        self.annotates = "upstream" in map(settings.hook_mode, _ASGI_HOOKS)
+        self.annotates = "upstream" in settings.hooks.values()
         for budget in settings.budgets.all:  # at 0 from the start: the first breach is a rise
             self.budget_cells(budget)
 
