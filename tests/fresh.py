@@ -48,3 +48,15 @@ def launched(code, *, cwd=None, **variables):
     done = run(launcher, sys.executable, "-c", textwrap.dedent(code), cwd=cwd, **variables)
     assert done.returncode == 0, done.stderr
     return done
+
+
+def installed(directory, code, entry_points):
+    """Variables for a process that finds a distribution `plugin` in the directory: one module of
+    this code, and these entry points."""
+    (directory / "plugin.py").write_text(textwrap.dedent(code), encoding="utf-8")
+    described = directory / "plugin-1.0.dist-info"
+    described.mkdir(parents=True)
+    metadata = "Metadata-Version: 2.1\nName: plugin\nVersion: 1.0\n"
+    (described / "METADATA").write_text(metadata, encoding="utf-8")
+    (described / "entry_points.txt").write_text(textwrap.dedent(entry_points), encoding="utf-8")
+    return {"PYTHONPATH": os.pathsep.join((str(directory), str(Path(__file__).parents[1])))}

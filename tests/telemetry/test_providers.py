@@ -14,7 +14,7 @@ from pbmon import catalog, signals
 from pbmon.settings import resolve
 from pbmon.telemetry import providers
 from pbmon.telemetry.providers import Providers, _within
-from tests.fresh import python
+from tests.fresh import installed, python
 from tests.telemetry.receiver import Receiver, closed_port, hanging
 
 OTLP = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "otlp"}
@@ -346,3 +346,61 @@ def test_the_providers_own_flush_sends_and_says_whether_all_of_it_went():
         assert {path for path, _, _ in receiver.arrived} == {
             "/v1/traces", "/v1/metrics", "/v1/logs",
         }  # fmt: skip
+
+
+# --- exporters that are not OTLP, in fresh processes ---
+
+PULLED = """
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    class Reader(InMemoryMetricReader):
+        made = []
+
+        def __init__(self):
+            super().__init__()
+            self.made.append(self)
+
+    def no_exporter():
+        return object()
+"""
+ENTRY_POINTS = """
+    [opentelemetry_metrics_exporter]
+    pulled = plugin:Reader
+    neither = plugin:no_exporter
+"""
+
+
+def test_an_exporter_that_is_a_reader_is_asked_itself(tmp_path):
+    done = python(
+        script("""
+    import plugin
+    pbmon.configure(signals=False)
+    serve()
+    [reader] = plugin.Reader.made
+    [resource] = reader.get_metrics_data().resource_metrics
+    print(*[(m.name, p.count) for s in resource.scope_metrics for m in s.metrics
+            for p in m.data.data_points if m.name == "http.server.request.duration"])
+    print(pbmon.flush(20))
+    """),
+        **installed(tmp_path, PULLED, ENTRY_POINTS),
+        OTEL_METRICS_EXPORTER="pulled",
+    )
+    assert done.stdout == "('http.server.request.duration', 1)\nTrue\n"
+    assert done.stderr == ""
+
+
+def test_an_exporter_that_can_not_be_wrapped_costs_itself_only(tmp_path):
+    with Receiver() as receiver:
+        done = python(
+            script("""
+    pbmon.configure(signals=False)
+    serve()
+    """),
+            **installed(tmp_path, PULLED, ENTRY_POINTS),
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
+            OTEL_TRACES_EXPORTER="otlp",
+            OTEL_METRICS_EXPORTER="neither,otlp",
+        )
+        assert [span.name for span in receiver.spans()] == ["GET /x"]
+        assert "http.server.request.duration" in receiver.metrics()
+    assert "pbmon: metrics exporter neither failed with AttributeError; " in done.stderr

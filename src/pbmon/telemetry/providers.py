@@ -113,15 +113,16 @@ class Providers:
             ours.append("logs")
         return {signal: name for signal in ours if (name := _otlp(signal))}
 
-    def _others(self, signal: str, settings: Settings) -> list[Any]:
-        """The exporters of a signal that are not OTLP, or not installed."""
+    def _others(self, signal: str, settings: Settings, wrap: Callable[[Any], Any]) -> list[Any]:
+        """The exporters of a signal that are not OTLP, in what hands over to them. One that can't
+        be had or wrapped is told of, and costs itself only."""
         built = []
         for name in exporters.names(signal):
             if name in exporters.OTLP and not exporters.missing(signal, name):
                 continue
             with signals.guard(f"{signal} exporter {name}"):
                 try:
-                    built.append(exporters.build(signal, name, settings))
+                    built.append(wrap(exporters.build(signal, name, settings)))
                 except exporters.ExporterError as error:
                     signals.tell(f"exporter:{signal}", "pbmon: %s", error)
         return built
@@ -140,8 +141,8 @@ class Providers:
             )
             self.accounts.spans = spans
             provider.add_span_processor(spans)
-        for exporter in self._others("traces", settings):
-            provider.add_span_processor(BatchSpanProcessor(exporter))
+        for processor in self._others("traces", settings, BatchSpanProcessor):
+            provider.add_span_processor(processor)
         trace.set_tracer_provider(provider)
         self._own.append(provider)
 
@@ -157,10 +158,7 @@ class Providers:
                 self._flush_of("metrics"),
             )
             readers.append(self._reader)
-        readers += [
-            PeriodicExportingMetricReader(exporter)
-            for exporter in self._others("metrics", settings)
-        ]
+        readers += self._others("metrics", settings, _reader)
         provider = meters.CheckedMeterProvider(
             metric_readers=readers, resource=described, shutdown_on_exit=False
         )
@@ -189,10 +187,10 @@ class Providers:
                 )
                 self.accounts.logs = records
                 provider.add_log_record_processor(records)
-            for exporter in self._others("logs", settings):
-                from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+            from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 
-                provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+            for processor in self._others("logs", settings, BatchLogRecordProcessor):
+                provider.add_log_record_processor(processor)
             _logs.set_logger_provider(provider)
             self._own.append(provider)
         self._log_handler = logs.attach(provider)
@@ -320,6 +318,13 @@ class Providers:
             timeout_s = min(timeout_s, _END_S)
         gave_up = time.monotonic() - self._gave_up_s < _FORGIVEN_S
         return min(timeout_s, _GRACE_S) if gave_up else timeout_s
+
+
+def _reader(exporter: Any) -> MetricReader:
+    """Some exporters, such as Prometheus's, are readers themselves: they are asked."""
+    if isinstance(exporter, MetricReader):
+        return exporter
+    return PeriodicExportingMetricReader(exporter)
 
 
 def _otlp(signal: str) -> str:
