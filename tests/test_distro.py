@@ -218,3 +218,25 @@ def test_pbmon_is_chosen_by_name_beside_a_foreign_distribution(foreign):
     del chosen["OTEL_PYTHON_CONFIGURATOR"]  # ours keeps the pair together
     seen, _ = state(OTEL_SERVICE_NAME="shop", **chosen)
     assert (seen["configured"], seen["upstream"], seen["service"]) == (True, [], "shop")
+
+
+def test_with_another_configurator_pbmon_runs_on_its_providers(foreign):
+    """Else nobody would report what is replaced."""
+    chosen = foreign | {"OTEL_PYTHON_DISTRO": "pbmon"}
+    seen, stderr = state(
+        """
+        from opentelemetry import trace
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+        import sqlite3
+        kept = InMemorySpanExporter()
+        trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(kept))
+        sqlite3.connect(":memory:").execute("SELECT 1")
+        assert [span.name for span in kept.get_finished_spans()] == ["SELECT"]
+        """,
+        OTEL_SERVICE_NAME="shop",
+        **chosen,
+    )
+    assert (seen["configured"], seen["upstream"], seen["service"]) == (True, [], "shop")
+    assert seen["hooks"]["sqlite3"] == "active"
+    assert "Traceback" not in stderr

@@ -41,12 +41,12 @@ class Configurator:
 
 
 def step_aside() -> None:
-    """Runs before the instrumentors: where a foreign distro was chosen, pbmon still starts, and
-    the upstream instrumentors it replaces are kept out, else each request is reported twice."""
-    if Distro.chosen:
-        return
-    wiring.configure()
-    if runtime.active.configured:
+    """Runs before the instrumentors: where a foreign distro or configurator was chosen, pbmon
+    still starts, and the upstream instrumentors it replaces are kept out, else each request is
+    reported twice."""
+    if not (Distro.chosen and runtime.active.configured):
+        wiring.configure()
+    if runtime.active.configured and not Distro.chosen:  # ours leaves them out itself
         with signals.guard("keeping upstream instrumentors out"):
             _keep_out_replaced()
 
