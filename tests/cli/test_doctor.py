@@ -12,6 +12,7 @@ import pytest
 from pbmon import catalog, settings, wiring
 from pbmon.cli import main
 from pbmon.runtime import active
+from tests import fresh
 from tests.telemetry.receiver import Receiver, closed_port, hanging
 
 
@@ -205,6 +206,30 @@ def test_a_module_is_imported_first(doctor, receiver, tmp_path, monkeypatch):
     code, output = doctor("--import", "no_such_module")
     assert code == 1
     assert "✗ import no_such_module failed: ModuleNotFoundError\n" in output
+
+
+def test_what_the_application_configures_in_code_is_in_force(receiver, tmp_path):
+    (tmp_path / "shopapp.py").write_text(
+        "import pbmon\n"
+        "pbmon.configure(service_name='in-code', slow_request_s=0.8,\n"
+        "                budgets=[pbmon.Budget('/pay', max_s=0.5)])\n",
+        encoding="utf-8",
+    )
+    done = fresh.run(
+        sys.executable, "-m", "pbmon.cli", "doctor", "--import", "shopapp",
+        cwd=tmp_path,
+        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
+        OTEL_SERVICE_NAME="in-the-environment",
+        PBMON_SLOW_QUERY_S="80ms",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert line(done.stdout, "Service:") == "Service: in-code"
+    assert line(done.stdout, "service_name ") == "service_name in-code (configure())"
+    assert line(done.stdout, "slow_request_s") == "slow_request_s 0.8 (configure())"
+    assert line(done.stdout, "budgets") == "budgets /pay max=0.5s (configure())"
+    assert line(done.stdout, "slow_query_s") == "slow_query_s 0.08 (environment PBMON_SLOW_QUERY_S)"
+    (place,) = re.findall(r"/spool/(.+)$", done.stdout, re.MULTILINE)
+    assert place == "in-code"
 
 
 def test_the_application_is_found_where_doctor_is_called(doctor, receiver, tmp_path, monkeypatch):

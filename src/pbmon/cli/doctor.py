@@ -49,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"pbmon {catalog.VERSION}, Python {sys.version.split()[0]}")
     _print_versions()
     good = _print_hooks(resolved, args.modules)
+    if runtime.active.configured:  # by a module that was imported
+        resolved = runtime.active.settings
     if "service.instance.id" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", ""):
         print(
             "\n  ✗ service.instance.id is set by OTEL_RESOURCE_ATTRIBUTES: processes that share it "
