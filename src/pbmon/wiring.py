@@ -132,7 +132,7 @@ def install_sinks(
 
     Returns those whose apply() takes changed settings.
     """
-    notices = Notices()
+    notices = Notices(clock)
     requests = Requests(resolved, tracer, meter, clock, notices)
     queries = Queries(resolved, tracer, meter, clock, notices)
     features = FeatureUsage(resolved, meter)

@@ -27,6 +27,7 @@ from opentelemetry.sdk._logs.export import (
 from pbmon import catalog, privacy, signals
 from pbmon.telemetry import logs
 from pbmon.telemetry.notices import Notices
+from pbmon.testing import CountingClock
 from tests.fresh import python
 from tests.patience import patiently
 
@@ -494,7 +495,7 @@ def test_a_filter_of_the_handlers_is_asked(log, seen):
 
 def test_the_ids_of_our_records_are_their_context(attached, seen):
     given = trace.SpanContext(TRACE_ID, SPAN_ID, False)
-    Notices().write(
+    Notices(CountingClock()).write(
         catalog.REQUEST_COMPLETED,
         span=trace.NonRecordingSpan(given),
         endpoint=None,

@@ -12,16 +12,9 @@ from pbmon import catalog
 from pbmon.budgets import Budget
 from pbmon.telemetry import notices
 from pbmon.telemetry.notices import Notices
-from pbmon.testing import capture
+from pbmon.testing import CountingClock, capture
 from tests.patience import patiently
 from tests.telemetry.drive import http, request
-
-
-@pytest.fixture
-def now(monkeypatch):
-    clock = [1000.0]
-    monkeypatch.setattr(notices.time, "monotonic", lambda: clock[0])
-    return clock
 
 
 def drive(seen):
@@ -108,9 +101,10 @@ def test_an_aborted_request_has_no_status():
 # --- floods ---
 
 
-def test_ten_a_minute_for_each_key_and_the_rest_counted(now, caplog):
+def test_ten_a_minute_for_each_key_and_the_rest_counted(caplog):
     caplog.set_level(logging.INFO, "pbmon")
-    written = Notices()
+    clock = CountingClock()
+    written = Notices(clock)
 
     def write(key):
         written.write(catalog.SLOW_QUERY, key=key, query="q", duration=0.2, rows=1)
@@ -119,10 +113,10 @@ def test_ten_a_minute_for_each_key_and_the_rest_counted(now, caplog):
         write("a")
     write("b")
     assert len(caplog.records) == 11
-    now[0] += 59.9
+    clock.advance(59.75)
     write("a")
     assert len(caplog.records) == 11
-    now[0] += 0.1
+    clock.advance(0.25)
     write("a")
     write("a")
     first, second = caplog.records[11:]
@@ -131,35 +125,35 @@ def test_ten_a_minute_for_each_key_and_the_rest_counted(now, caplog):
     assert not hasattr(second, "held_back")
 
 
-def test_records_without_a_key_are_all_written(now, caplog):
+def test_records_without_a_key_are_all_written(caplog):
     caplog.set_level(logging.INFO, "pbmon")
-    written = Notices()
+    written = Notices(CountingClock())
     for _ in range(50):
         written.write(catalog.WEBSOCKET_CONNECTED, connection_id="x")
     assert len(caplog.records) == 50
 
 
-def test_breaches_are_limited_for_each_endpoint(now):
+def test_breaches_are_limited_for_each_endpoint():
     with capture(request_log="off", budgets=[BUDGET]) as seen:
         for _ in range(30):
             request(seen, route="/over", first_s=0.75)
         assert len(seen.logs) == 10
         request(seen, http(method="PUT"), route="/over", first_s=0.75)
         assert len(seen.logs) == 11
-        now[0] += 60
+        seen.clock.advance(60)
         request(seen, route="/over", first_s=0.75)
         assert seen.logs[-1].fields["held_back"] == 20
 
 
-def test_keys_are_bounded(now):
-    written = Notices()
+def test_keys_are_bounded():
+    written = Notices(CountingClock())
     for n in range(5000):
         written._admit(("m", str(n)))
     assert len(written._windows) <= 1000
 
 
-def test_a_silenced_logger_costs_no_place_in_the_window(now, caplog):
-    written = Notices()
+def test_a_silenced_logger_costs_no_place_in_the_window(caplog):
+    written = Notices(CountingClock())
     caplog.set_level(logging.ERROR, "pbmon.db")
     for _ in range(20):
         written.write(catalog.SLOW_QUERY, key="a", query="q")
@@ -227,5 +221,5 @@ def test_a_percent_sign_is_no_format():
 
 def test_outside_any_span_there_are_no_ids(caplog):
     caplog.set_level(logging.INFO, "pbmon")
-    Notices().write(catalog.SLOW_QUERY, query="q")
+    Notices(CountingClock()).write(catalog.SLOW_QUERY, query="q")
     assert not hasattr(caplog.records[0], "trace_id")

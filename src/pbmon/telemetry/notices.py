@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import Any
 
 from opentelemetry import trace
 
 from pbmon.catalog import Log
+from pbmon.telemetry.clock import Clock
 
 _PER_MINUTE = 10
 _MAX_KEYS = 1000
@@ -21,7 +21,8 @@ class Notices:
     through says how many were held back.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._windows: dict[tuple[str, str], list[float]] = {}
 
     def write(
@@ -42,7 +43,7 @@ class Notices:
 
     def _admit(self, key: tuple[str, str]) -> int | None:
         """None to hold the record back, else how many were held back since the last one."""
-        now = time.monotonic()
+        now = self._clock.monotonic_s()
         window = self._windows.get(key)
         if window is None:
             if len(self._windows) >= _MAX_KEYS:
