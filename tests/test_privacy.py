@@ -38,6 +38,10 @@ SECRET = "hunter2"
          "postgresql:///shop?user=REDACTED&password=REDACTED"),
         ("http://h/x#access_token=hunter2", "http://h/x#REDACTED"),
         ("http://h/x?a=1#hunter2", "http://h/x?a=REDACTED#REDACTED"),
+        ("http://localhost:9/v1;api_key=hunter2", "http://localhost:9/v1;REDACTED"),
+        ("http://u:p@h/a;k=hun/ter2?b=1#c", "http://REDACTED@h/a;REDACTED?b=REDACTED#REDACTED"),
+        ("http://h/v1;api_key=ab@hunter2", "http://REDACTED"),
+        ("sqlserver://db:1433;user=sa;password=hunter2", "sqlserver://db:1433;REDACTED"),
         ("", ""),
     ],
 )  # fmt: skip
@@ -55,7 +59,7 @@ words = st.text(
 @given(words, words, st.sampled_from(["http", "postgresql+psycopg2", "x"]))
 def test_no_password_survives(user, password, scheme):
     url = f"{scheme}://{user}:{password}@db.example:5432/shop"
-    place = "" if "?" in user + password else "@db.example:5432/shop"
+    place = "" if set("?;") & set(user + password) else "@db.example:5432/shop"
     assert mask_url(url) == f"{scheme}://REDACTED{place}"
 
 

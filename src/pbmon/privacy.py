@@ -16,19 +16,23 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069
 def mask_url(url: str) -> str:
     """The URL with its user and password masked and the values of its query removed.
 
-    All before the last `@` goes: a password may itself hold `@`, `/` and `?`.
+    All before the last `@` goes: a password may itself hold `@`, `/` and `?`. So does the path
+    from its first `;` on: a parameter's value may hold what ends one.
     """
     scheme, sign, rest = url.partition("://")
     if not sign:  # host:port, or a DSN or mistyped URL, which may hold a password anywhere
         return url if not url or _PLACE.fullmatch(url) else MASK
     before, at, place = rest.rpartition("@")
-    if "?" in before:  # the `@` may stand in the query, and what follows end a secret
+    # The `@` may stand in the query or a path's parameter, and what follows end a secret.
+    if "?" in before or ";" in before:
         return f"{scheme}://{MASK}"
     place, hash_sign, _ = place.partition("#")
     place, question, query = place.partition("?")
+    place, semicolon, _ = place.partition(";")
+    parameters = f";{MASK}" if semicolon else ""
     userinfo = f"{MASK}@" if at else ""
     fragment = f"#{MASK}" if hash_sign else ""
-    return f"{scheme}{sign}{userinfo}{place}{question}{mask_query(query)}{fragment}"
+    return f"{scheme}{sign}{userinfo}{place}{parameters}{question}{mask_query(query)}{fragment}"
 
 
 def mask_query(query: str) -> str:
