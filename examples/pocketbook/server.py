@@ -57,7 +57,6 @@ def environment(
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         "OTEL_METRIC_EXPORT_INTERVAL": "2000",
         "OTEL_BSP_SCHEDULE_DELAY": "500",
-        "OTEL_BSP_MAX_QUEUE_SIZE": "16384",
     }
 
 

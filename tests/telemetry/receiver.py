@@ -69,6 +69,13 @@ class Receiver:
             for span in scope.spans
         ]
 
+    def counts(self):
+        """Spans of each request."""
+        return [
+            sum(len(scope.spans) for part in request.resource_spans for scope in part.scope_spans)
+            for request in map(ExportTraceServiceRequest.FromString, self.bodies("/v1/traces"))
+        ]
+
     def metrics(self):
         """Name → metric, of the last arrival of each."""
         return {

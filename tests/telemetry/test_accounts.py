@@ -84,6 +84,14 @@ def test_what_was_made_is_what_was_processed_and_exported(sink):
         assert set(series(sink, catalog.SPOOL_SIZE)) == {("traces",), ("logs",), ("metrics",)}
 
 
+def test_the_queues_have_the_capacity_that_the_environment_says(sink):
+    sizes = {"OTEL_BSP_MAX_QUEUE_SIZE": "16384", "OTEL_BLRP_MAX_QUEUE_SIZE": "10"}
+    with finished(sink, "work(0, 20)", **sizes):
+        assert series(sink, catalog.SDK_SPAN_QUEUE_CAPACITY) == {(): 16384}
+        assert series(sink, catalog.SDK_LOG_QUEUE_CAPACITY) == {(): 10}
+        assert nonzero(series(sink, catalog.SDK_LOG_EXPORTED)) == {(): 20}
+
+
 def test_unsampled_spans_are_started_and_not_processed(sink):
     with finished(sink, "work(0, 20)", OTEL_TRACES_SAMPLER="always_off"):
         assert sink.accepted.spans == set()

@@ -383,3 +383,42 @@ def test_an_interval_that_is_none_is_one_line(monkeypatch, caplog, value):
             "60000, which is used now"
         )
     ]
+
+
+# --- numbers of the environment -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "number"), [("", 2048), ("7", 7), (" 16384 ", 16384)])
+def test_a_whole_number(monkeypatch, value, number):
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", value)
+    assert pipeline.whole("OTEL_BSP_MAX_QUEUE_SIZE", 2048) == number
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "1.5", "1e3", "many", "9" * 5000])
+def test_what_is_no_whole_number_is_one_line(monkeypatch, caplog, value):
+    monkeypatch.setenv("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", value)
+    for _ in range(2):
+        assert pipeline.max_items("logs") == 512
+    assert told(caplog) == [
+        (
+            f"pbmon: OTEL_BLRP_MAX_EXPORT_BATCH_SIZE={value} is no whole number above 0; set one, "
+            "such as 512, which is used now"
+        )
+    ]
+
+
+def test_each_signal_is_queued_and_cut_by_its_own_variables(monkeypatch):
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "20")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "7")
+    with running(start=False) as made:
+        logs = made.intake("logs", encode)
+        assert (logs.capacity, logs.chunk) == (QUEUE_CAPACITY, CHUNK)
+        most = 0
+        for number in range(100):
+            made.spans.put(number)
+            most = max(most, len(made.spans.items))
+        assert most == 20
+        made.drain_all()
+        assert taken(made) == list(range(100))
+        assert [items for _, _, items in made.queue.appended] == [7] * 14 + [2]
+    assert [pipeline.max_items(s) for s in ("traces", "logs", "metrics")] == [7, 512, 512]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics
@@ -16,7 +17,7 @@ from pbmon import catalog, signals
 from pbmon.catalog import Metric
 from pbmon.spool.books import Entry
 from pbmon.spool.ledger import REASONS
-from pbmon.telemetry.pipeline import QUEUE_CAPACITY, Intake, Pipeline
+from pbmon.telemetry.pipeline import Intake, Pipeline
 
 if TYPE_CHECKING:
     from pbmon.telemetry.delivery import Delivery
@@ -87,7 +88,7 @@ class Accounts:
             component = _component(f"pbmon.{signal}_spooler")
             self._observe(processed, self._processed(intake, component), meter)
             self._observe(size, _one(intake.__len__, component), meter)
-            self._observe(capacity, _one(lambda: QUEUE_CAPACITY, component), meter)
+            self._observe(capacity, _one(partial(int, intake.capacity), component), meter)
         for signal in self._delivery.senders:
             exported, inflight = _EXPORTERS[signal]
             component = _component(f"pbmon.{signal}_sender")

@@ -15,16 +15,16 @@ from pbmon.spool.directory import Home, UnusableError
 from pbmon.spool.memory import MemoryQueue
 from pbmon.spool.queue import Spool
 from pbmon.telemetry import transport
-from pbmon.telemetry.pipeline import interval_s
-from pbmon.telemetry.sender import MAX_ITEMS, Sender
+from pbmon.telemetry.pipeline import PREFIXES, interval_s, max_items
+from pbmon.telemetry.sender import Sender
 
 _ADOPT_EVERY_S = 5.0
 _GRACE_S = 0.5
 
-_DELAYS = {
-    "traces": ("OTEL_BSP_SCHEDULE_DELAY", 5000.0),
-    "logs": ("OTEL_BLRP_SCHEDULE_DELAY", 1000.0),
-    "metrics": ("", 1000.0),  # collected when it is time to send them
+_DELAYS_MS = {
+    "traces": 5000.0,
+    "logs": 1000.0,
+    "metrics": 1000.0,  # collected when it is time to send them
 }
 
 
@@ -73,12 +73,12 @@ class Delivery:
 
     def add(self, signal: str, name: str) -> None:
         """Deliver a signal; name: of the exporter asked for."""
-        variable, default_ms = _DELAYS[signal]
+        prefix, delay_ms = PREFIXES.get(signal), _DELAYS_MS[signal]
         made = Sender(
             signal,
             lambda: transport.connect(signal, self._settings, name),
-            delay_s=interval_s(variable, default_ms) if variable else default_ms / 1000,
-            max_items=MAX_ITEMS,
+            delay_s=interval_s(f"{prefix}_SCHEDULE_DELAY", delay_ms) if prefix else delay_ms / 1000,
+            max_items=max_items(signal),
         )
         made.sources += [self.queue, *self._orphans]
         self.senders[signal] = made

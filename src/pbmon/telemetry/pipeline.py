@@ -25,8 +25,15 @@ CHUNK = 128
 """Items encoded at once: encoding holds the interpreter, about 50 µs for each."""
 
 QUEUE_CAPACITY = 2048
-"""Items that may wait for the spool; who comes with one more writes a chunk down himself, so that
-a burst is slowed and not lost."""
+"""Items that may wait for the spool, if OTEL_BSP_MAX_QUEUE_SIZE does not say otherwise; who comes
+with one more writes a chunk down himself, so that a burst is slowed and not lost."""
+
+MAX_ITEMS = 512
+"""Spans, log records or data points in a request, if OTEL_BSP_MAX_EXPORT_BATCH_SIZE does not say
+otherwise. A record of the spool is never cut for it."""
+
+PREFIXES = {"traces": "OTEL_BSP", "logs": "OTEL_BLRP"}
+"""Of the standard variables that say how a signal is queued and batched."""
 
 OBSERVE_S = 10.0
 """How long the application's observables may take before an export goes without their answers."""
@@ -68,6 +75,8 @@ class Intake:
         self.signal = signal
         self.encode = encode
         self.items: deque[Any] = deque()
+        self.capacity = whole(f"{PREFIXES[signal]}_MAX_QUEUE_SIZE", QUEUE_CAPACITY)
+        self.chunk = min(CHUNK, max_items(signal))
         self.processed = 0
         """Items that have reached the spool or were refused by it."""
         self._pipeline = pipeline
@@ -81,7 +90,7 @@ class Intake:
         pipeline = self._pipeline
         if not pipeline.awake:
             pipeline.wake()
-        elif len(items) > QUEUE_CAPACITY:
+        elif len(items) > self.capacity:
             pipeline.drain(self)
 
 
@@ -129,7 +138,7 @@ class Pipeline:
         with signals.guard(f"spooling {intake.signal}"), self._locks[intake.signal]:
             chunk: list[Any] = []
             try:
-                while len(chunk) < CHUNK:
+                while len(chunk) < intake.chunk:
                     chunk.append(intake.items.popleft())
             except IndexError:
                 pass
@@ -301,3 +310,27 @@ def interval_s(name: str, default_ms: float) -> float:
         )  # fmt: skip
         return default_ms / 1000
     return number / 1000
+
+
+def max_items(signal: str) -> int:
+    """How many items of a signal a request may hold."""
+    prefix = PREFIXES.get(signal)
+    return whole(f"{prefix}_MAX_EXPORT_BATCH_SIZE", MAX_ITEMS) if prefix else MAX_ITEMS
+
+
+def whole(name: str, default: int) -> int:
+    """A standard variable that is a number of things, such as OTEL_BSP_MAX_QUEUE_SIZE."""
+    value = os.environ.get(name, "").strip()
+    if not value:
+        return default
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
+    if number < 1:
+        signals.tell(
+            name, "pbmon: %s=%s is no whole number above 0; set one, such as %d, which is used now",
+            name, value, default,
+        )  # fmt: skip
+        return default
+    return number

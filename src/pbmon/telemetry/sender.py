@@ -19,11 +19,8 @@ from pbmon import privacy, signals
 from pbmon.spool.queue import MAX_RECORD
 from pbmon.spool.shelf import Batch, Source
 from pbmon.telemetry import encoding
+from pbmon.telemetry.pipeline import MAX_ITEMS
 from pbmon.telemetry.transport import Answer, Transport, spread
-
-MAX_ITEMS = 512
-"""Spans, log records or data points in a request: the default of
-OTEL_BSP_MAX_EXPORT_BATCH_SIZE. A record of the spool is never cut for it."""
 
 _MAX_BYTES = 1024 * 1024
 _MOST_BYTES = 2 * 1024 * 1024
