@@ -103,9 +103,33 @@ warning that names it, its source and the remedy; the next source takes its plac
 `2026-01-31 09:30:00.000000`: compare it with a column of the same form. A colon that is no
 parameter is written `\\:`.
 
-The standard `OTEL_*` variables that the OpenTelemetry SDK and exporters read (headers, timeouts,
-certificates, batch sizes, sampler, resource attributes) keep their meaning.
-`OTEL_SDK_DISABLED=true` switches pbmon off.
+## Standard variables
+
+Besides those above these variables of OpenTelemetry keep their meaning:
+
+- `OTEL_SDK_DISABLED`: `true` switches pbmon off.
+- `OTEL_TRACES_EXPORTER`, `OTEL_METRICS_EXPORTER`, `OTEL_LOGS_EXPORTER`: `otlp` (default),
+  `console`, `none`, or the name of an installed exporter or metric reader; several are parted by
+  commas.
+- `OTEL_EXPORTER_OTLP_PROTOCOL` (`http/protobuf`, `grpc`), `…_HEADERS`, `…_TIMEOUT` (seconds),
+  `…_COMPRESSION`, `…_CERTIFICATE`, `…_CLIENT_CERTIFICATE`, `…_CLIENT_KEY`; these and `…_ENDPOINT`
+  for one signal too, as in `OTEL_EXPORTER_OTLP_TRACES_HEADERS`.
+- `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` and
+  `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION`; `OTEL_METRIC_EXPORT_INTERVAL`.
+- `OTEL_BSP_SCHEDULE_DELAY`, `OTEL_BSP_MAX_EXPORT_BATCH_SIZE` and `OTEL_BSP_MAX_QUEUE_SIZE`, and
+  with `OTEL_BLRP_…` the same for logs. A full queue loses nothing: it slows who adds to it.
+- `OTEL_TRACES_SAMPLER` with `OTEL_TRACES_SAMPLER_ARG`: a sampler of the specification, or an
+  installed one (entry point of `opentelemetry_traces_sampler`). pbmon's own, which knows
+  `trusted_peers`, decides where it is unset.
+- `OTEL_PYTHON_ID_GENERATOR`: an installed generator (entry point of `opentelemetry_id_generator`).
+- `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_PROPAGATORS`, the limits of attributes, events and links, and
+  `OTEL_METRICS_EXEMPLAR_FILTER`, as the SDK reads them.
+
+Without a meaning for what goes by OTLP are `OTEL_METRIC_EXPORT_TIMEOUT`,
+`OTEL_BSP_EXPORT_TIMEOUT` and `OTEL_BLRP_EXPORT_TIMEOUT`: what waits does so in the spool, and
+`OTEL_EXPORTER_OTLP_TIMEOUT` says how long one request may take. `OTEL_CONFIG_FILE`,
+`OTEL_PYTHON_TRACER_CONFIGURATOR` and their like are for the SDK's own configurator, in whose place
+pbmon stands.
 """
 
 

@@ -348,6 +348,23 @@ def test_the_providers_own_flush_sends_and_says_whether_all_of_it_went():
         }  # fmt: skip
 
 
+def test_no_request_holds_more_than_the_environment_says():
+    with Receiver() as receiver:
+        python(
+            script("""
+    pbmon.configure(signals=False)
+    for _ in range(50):
+        serve()
+    """),
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
+            OTEL_BSP_MAX_EXPORT_BATCH_SIZE="7",
+            **OTLP,
+        )
+        sizes = receiver.counts()
+        assert sum(sizes) == 50
+        assert max(sizes) <= 7
+
+
 # --- exporters that are not OTLP, in fresh processes ---
 
 PULLED = """
@@ -404,3 +421,94 @@ def test_an_exporter_that_can_not_be_wrapped_costs_itself_only(tmp_path):
         assert [span.name for span in receiver.spans()] == ["GET /x"]
         assert "http.server.request.duration" in receiver.metrics()
     assert "pbmon: metrics exporter neither failed with AttributeError; " in done.stderr
+
+
+# --- what entry points give ---
+
+PARTS = """
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+    from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+
+    class ByName(Sampler):
+        def __init__(self, argument):
+            self.argument = argument
+
+        def should_sample(self, parent_context, trace_id, name, *args, **kwargs):
+            kept = name == self.argument
+            return SamplingResult(Decision.RECORD_AND_SAMPLE if kept else Decision.DROP)
+
+        def get_description(self):
+            return "ByName"
+
+    class Ids(RandomIdGenerator):
+        def generate_trace_id(self):
+            return 7
+
+    def broken(*arguments):
+        raise LookupError("hunter2")
+"""
+NAMED = """
+    [opentelemetry_traces_sampler]
+    by_name = plugin:ByName
+    broken = plugin:broken
+    text = builtins:str
+    [opentelemetry_id_generator]
+    sevens = plugin:Ids
+    broken = plugin:broken
+"""
+TRACE = """
+    pbmon.configure(signals=False)
+    from opentelemetry import trace
+    for name in ("wanted", "other"):
+        trace.get_tracer("app").start_span(name).end()
+"""
+
+
+def test_a_sampler_and_an_id_generator_are_taken_by_entry_point(tmp_path):
+    with Receiver() as receiver:
+        done = python(
+            script(TRACE),
+            **installed(tmp_path, PARTS, NAMED),
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
+            OTEL_TRACES_SAMPLER="by_name",
+            OTEL_TRACES_SAMPLER_ARG="wanted",
+            OTEL_PYTHON_ID_GENERATOR="sevens",
+            **OTLP,
+        )
+        assert done.stderr == ""
+        [span] = receiver.spans()
+        assert (span.name, int.from_bytes(span.trace_id, "big")) == ("wanted", 7)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "generator", "trouble"),
+    [
+        ("nobody", "nobody", "it is not installed"),
+        ("broken", "broken", "it failed with LookupError"),
+        ("text", None, "it makes no Sampler"),
+    ],
+)
+def test_one_that_can_not_be_used_is_one_line(tmp_path, sampler, generator, trouble):
+    with Receiver() as receiver:
+        variables = {"OTEL_PYTHON_ID_GENERATOR": generator} if generator else {}
+        done = python(
+            script(TRACE),
+            **installed(tmp_path, PARTS, NAMED),
+            OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
+            OTEL_TRACES_SAMPLER=sampler,
+            **OTLP,
+            **variables,
+        )
+        assert [span.name for span in receiver.spans()] == ["wanted", "other"]
+    samplers = (
+        "always_off, always_on, broken, by_name, parentbased_always_off, parentbased_always_on, "
+        "parentbased_traceidratio, text, traceidratio"
+    )
+    told = [("OTEL_TRACES_SAMPLER", sampler, samplers)]
+    if generator:
+        told.append(("OTEL_PYTHON_ID_GENERATOR", generator, "broken, random, sevens"))
+    assert done.stderr.splitlines() == [
+        f"pbmon: {variable}={name} can't be used: {trouble}; set one of {known}, or install it. "
+        "The default is used now"
+        for variable, name, known in told
+    ]

@@ -30,6 +30,7 @@ from pbmon.telemetry import (
     logs,
     meters,
     pipeline,
+    plugins,
     preferences,
     sampling,
     storages,
@@ -132,7 +133,10 @@ class Providers:
             self._keep("tracer provider", trace.get_tracer_provider())
             return
         provider = TracerProvider(
-            resource=described, sampler=sampling.from_environment(), shutdown_on_exit=False
+            resource=described,
+            sampler=sampling.from_environment(),
+            id_generator=plugins.id_generator(),
+            shutdown_on_exit=False,
         )
         if otlp:
             provider.sampler = self.accounts.sampler = CountedSampler(provider.sampler)

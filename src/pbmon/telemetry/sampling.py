@@ -27,13 +27,24 @@ from opentelemetry.util.types import Attributes
 
 from pbmon.parsing import Network
 from pbmon.signals import Cell
+from pbmon.telemetry import plugins
 
 _UNTRUSTED = create_key("pbmon-untrusted-peer")
 
 
+_STANDARD = frozenset(
+    ("always_on", "always_off", "traceidratio", "parentbased_always_on",
+     "parentbased_always_off", "parentbased_traceidratio")
+)  # fmt: skip
+
+
 def from_environment() -> Sampler | None:
-    """None where OTEL_TRACES_SAMPLER is set: the SDK then obeys it exactly."""
-    return None if os.environ.get("OTEL_TRACES_SAMPLER") else PeerSampler()
+    """The sampler that OTEL_TRACES_SAMPLER names; None where it is one of the specification's,
+    for the SDK then obeys it exactly."""
+    name = os.environ.get("OTEL_TRACES_SAMPLER", "")
+    if name.lower() in _STANDARD:
+        return None
+    return (plugins.sampler() if name.strip() else None) or PeerSampler()
 
 
 class PeerSampler(Sampler):
