@@ -52,7 +52,7 @@ faults: $(VENV)/.test $(VENV)/.pbmon ## what is lost when the receiver, the serv
 dashboards: $(VENV)/.test $(VENV)/.pbmon ## write grafana/dashboards/*.json
 	@$(PY) -m grafana.build $(ARGS)
 
-docs: $(VENV)/.test $(VENV)/.pbmon ## write docs/catalogue.md and docs/settings.md
+docs: $(VENV)/.test $(VENV)/.pbmon ## write docs/api.md, docs/catalogue.md and docs/settings.md
 	@$(PY) docs/build.py $(ARGS)
 
 secrets: .secrets/grafana_admin_password ## a random Grafana password, unless there is one

@@ -73,6 +73,10 @@ counts what comes after. A histogram's Prometheus name is followed by `_bucket`,
 Standard library `logging`; the fields are attributes of the record and are written into its text as
 `name=value`. Each carries `trace_id` and `span_id`.
 
+Beside these, `pbmon` says at the start what is hooked (INFO), `pbmon.api` warns of a call that was
+refused, once for each line that makes it, and `pbmon.internal` of what pbmon itself meets, each
+thing at most once a minute. They carry no ids.
+
 {logs}
 """
 
@@ -130,7 +134,22 @@ Without a meaning for what goes by OTLP are `OTEL_METRIC_EXPORT_TIMEOUT`,
 `OTEL_EXPORTER_OTLP_TIMEOUT` says how long one request may take. `OTEL_CONFIG_FILE`,
 `OTEL_PYTHON_TRACER_CONFIGURATOR` and their like are for the SDK's own configurator, in whose place
 pbmon stands.
+
+## Extras
+
+{_table(("`pip install 'pbmon[…]'`", "what it is for"), EXTRAS)}
 """
+
+
+EXTRAS = (
+    ("`postgres`", "psycopg2, for `users_url` to PostgreSQL where the application has no driver."),
+    ("`grpc`", "OTLP by gRPC: `OTEL_EXPORTER_OTLP_PROTOCOL=grpc`, or port 4317."),
+    ("`upstream`", "OpenTelemetry's own instrumentation of ASGI and psycopg2: mode `upstream`."),
+    *(
+        (f"`{name}`", "Nothing yet; the name is kept for what comes.")
+        for name in ("alerts", "scheduler", "openfeature", "sentry", "report")
+    ),
+)
 
 
 def _default(name: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import httpx
@@ -123,9 +125,30 @@ def test_every_command_is_described(command):
     assert any(f"pbmon {command}" in text for text in TEXT.values())
 
 
+def tracked() -> list[Path]:
+    """Every file of the project."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("no checkout of git")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    paths = (ROOT / name for name in listed.stdout.split("\0") if name)
+    return [path for path in paths if path.is_file()]
+
+
 def test_no_word_is_of_this_machine():
-    for page, text in TEXT.items():
-        assert not re.search(r"/(?:work|root|home)/\w", text), page
+    texts = {path: data for path in tracked() if b"\0" not in (data := path.read_bytes())}
+    assert len(texts) > 300
+    named = [
+        path.name for path, text in texts.items() if re.search(rb"/(?:work|root|home)/\w", text)
+    ]
+    assert named == []
+
+
+def test_every_extra_is_described():
+    table = TEXT["docs/settings.md"].partition("## Extras")[2]
+    named = re.findall(r"^\| `(\w+)` \| ", table, re.MULTILINE)
+    assert sorted(named) == sorted(metadata.metadata("pbmon").get_all("Provides-Extra", []))
 
 
 def test_readme_metric_example_is_of_the_capture():

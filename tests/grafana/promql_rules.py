@@ -33,8 +33,8 @@ NEVER_MERGED = {"pbmon_currency", "pbmon_window", "pbmon_budget_limit"}
 DURATIONS = {"$__rate_interval": "12347s", "$__range": "86413s", "$__interval": "61s"}
 RATE_INTERVAL = timedelta(seconds=12347)
 
-# The two forms of DESIGN's "Exactness", written out here again so that a slip in the module
-# that makes them shows.
+# The two exact forms (docs/dashboards.md says why the first is), written out here again so that a
+# slip in the module that makes them shows.
 EXACT = {
     "process": "clamp_min(max_over_time({m}[{w}])"
     " - (last_over_time({m}[1d] offset {w}) or max_over_time({m}[{w}]) * 0), 0)",
@@ -137,7 +137,7 @@ def parses(dashboard: dict) -> Iterator[str]:
 
 
 def is_exact(node) -> bool:
-    """Whether the node is the form of DESIGN.md for the source of its metric."""
+    """Whether the node is the exact form for the source of its metric."""
     ranges = [found for found in walk(node) if isinstance(found, promql.MatrixSelector)]
     if not ranges:
         return False

@@ -343,7 +343,7 @@ garbage
 
 @pytest.mark.parametrize(
     ("path", "kind"),
-    [("/", "ext4"), ("/home/x", "ext4"), ("/srv", "nfs4"), ("/srv/a/b", "nfs4"),
+    [("/", "ext4"), ("/opt/x", "ext4"), ("/srv", "nfs4"), ("/srv/a/b", "nfs4"),
      ("/srvx", "ext4"), ("/srv/own disk/a", "btrfs"), ("/proc/1", "proc")],
 )  # fmt: skip
 def test_the_file_system_of_a_path(monkeypatch, path, kind):
