@@ -3,9 +3,11 @@
     python -m benchmarks.http_cost [--requests 6000] [--rounds 5]
 
 Total CPU of the process (all threads: the request, batching, encoding, sending by OTLP/HTTP) per
-request, less the bare application's, every request sampled, no send and receive spans. Rounds
-are interleaved, so that a drifting machine hits all alike; the medians and their ratio are
-printed. The receiver runs in another process and its count proves that nothing was dropped.
+request, less the bare application's, every request sampled, no send and receive spans. After every
+400 requests traces and metrics are flushed, so that all of the sending is inside the measurement:
+the receiver, another process, is asked for its count as soon as the clock stops. Rounds are
+interleaved, so that a drifting machine hits all alike; the medians and their ratio are printed.
+Exit status 1 if pbmon costs as much as upstream.
 """
 
 from __future__ import annotations
@@ -17,12 +19,18 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+_ROOT = Path(__file__).parents[1]
 _CHUNK = 400  # requests between flushes: below the batch processor's queue of 2,048
+_FLUSH_S = 30.0
 _HEADERS = [
     (b"host", b"localhost:8000"),
     (b"user-agent", b"Mozilla/5.0 (X11; Linux x86_64) benchmark"),
@@ -32,11 +40,19 @@ _HEADERS = [
 ]
 
 
-def _bare() -> tuple[Any, Callable[[], object]]:
-    return _application(), lambda: None
+@dataclass(frozen=True)
+class Measured:
+    """us: CPU microseconds a request. spans: what the receiver had when the clock stopped."""
+
+    us: float
+    spans: int
 
 
-def _upstream() -> tuple[Any, Callable[[], object]]:
+def _bare() -> tuple[Any, Callable[[], bool]]:
+    return _application(), lambda: True
+
+
+def _upstream() -> tuple[Any, Callable[[], bool]]:
     from opentelemetry import metrics, trace
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -53,19 +69,22 @@ def _upstream() -> tuple[Any, Callable[[], object]]:
     meters = MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())])
     metrics.set_meter_provider(meters)
     app = OpenTelemetryMiddleware(_application(), exclude_spans=["send", "receive"])
-    return app, tracers.force_flush
+
+    def flush() -> bool:
+        timeout_ms = int(_FLUSH_S * 1000)
+        return tracers.force_flush(timeout_ms) and meters.force_flush(timeout_ms)
+
+    return app, flush
 
 
-def _pbmon() -> tuple[Any, Callable[[], object]]:
-    from opentelemetry import trace
-
+def _pbmon() -> tuple[Any, Callable[[], bool]]:
     import pbmon
 
     pbmon.configure(
         service_name="bench",
         budgets=[pbmon.Budget("/items/{item_id}", max_s=0.5, p95_s=0.3, p99_s=0.4)],
     )
-    return _application(), trace.get_tracer_provider().force_flush  # type: ignore[attr-defined]
+    return _application(), lambda: pbmon.flush(_FLUSH_S)
 
 
 VARIANTS = {"bare": _bare, "upstream": _upstream, "pbmon": _pbmon}
@@ -100,72 +119,97 @@ def _scope(number: int) -> dict[str, Any]:
     }
 
 
-async def _drive(app: Any, requests: int, flush: Callable[[], object]) -> None:
+async def _drive(app: Any, requests: int, flush: Callable[[], bool]) -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: dict[str, Any]) -> None:
         pass
 
-    for number in range(requests):
-        await app(_scope(number), receive, send)
-        if number % _CHUNK == _CHUNK - 1:
-            flush()
-    flush()
+    for first in range(0, requests, _CHUNK):
+        for number in range(first, min(first + _CHUNK, requests)):
+            await app(_scope(number), receive, send)
+        if not flush():
+            sys.exit("the receiver did not take everything; the comparison is void")
 
 
-def _child(variant: str, requests: int) -> None:
+def _child(variant: str, requests: int, sink: str) -> None:
     app, flush = VARIANTS[variant]()
     asyncio.run(_drive(app, _CHUNK, flush))  # warm-up: imports, caches, connections
+    _take_spans(sink)
     start = time.process_time()
     asyncio.run(_drive(app, requests, flush))
-    print(json.dumps({"us": (time.process_time() - start) / requests * 1e6}))
+    us = (time.process_time() - start) / requests * 1e6
+    print(json.dumps({"us": us, "spans": _take_spans(sink)}))
 
 
-def _measure(variant: str, requests: int, endpoint: str) -> float:
-    environment = os.environ | {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
-        "OTEL_METRIC_EXPORT_INTERVAL": "1000",
+def _take_spans(sink: str) -> int:
+    """How many it received since it was last asked."""
+    with urllib.request.urlopen(sink) as answer:
+        return int(json.load(answer)["spans"])
+
+
+def measure(variant: str, requests: int, sink: str) -> Measured:
+    """One process of a variant; no setting of the caller's, a state directory of its own."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("OTEL_", "PBMON_", "ANALYTICS_"))
     }
-    command = [sys.executable, "-m", "benchmarks.http_cost", "--child", variant]
+    command = [sys.executable, "-m", "benchmarks.http_cost", "--child", variant, "--sink", sink]
     command += ["--requests", str(requests)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
-    with urllib.request.urlopen(endpoint) as answer:
-        spans = json.load(answer)["spans"]
-    expected = 0 if variant == "bare" else requests + _CHUNK
-    if spans != expected:
-        sys.exit(f"{variant}: {spans} spans arrived of {expected}; the comparison is void")
-    return float(json.loads(done.stdout)["us"])
+    with tempfile.TemporaryDirectory(prefix="pbmon-bench-") as state:
+        environment = inherited | {"OTEL_EXPORTER_OTLP_ENDPOINT": sink, "PBMON_STATE_DIR": state}
+        done = subprocess.run(
+            command, cwd=_ROOT, env=environment, stdout=subprocess.PIPE, check=True
+        )
+    return Measured(**json.loads(done.stdout))
 
 
-def main() -> None:
+def _cost(variant: str, requests: int, sink: str) -> float:
+    measured = measure(variant, requests, sink)
+    expected = 0 if variant == "bare" else requests
+    if measured.spans != expected:
+        sys.exit(f"{variant}: {measured.spans} spans of {expected} arrived; the comparison is void")
+    return measured.us
+
+
+@contextmanager
+def receiving() -> Iterator[str]:
+    """The URL of a receiver in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.sink"]
+    with subprocess.Popen(
+        command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.stdin.close()
+
+
+def main() -> int:
     """Run the rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--requests", type=int, default=6000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--child", choices=VARIANTS)
+    parser.add_argument("--child", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--sink", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        _child(args.child, args.requests)
-        return
-    sink = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.sink"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert sink.stdin is not None
-    assert sink.stdout is not None
-    endpoint = f"http://127.0.0.1:{int(sink.stdout.readline())}"
-    try:
+        _child(args.child, args.requests, args.sink)
+        return 0
+    with receiving() as sink:
         rounds = [
-            {name: _measure(name, args.requests, endpoint) for name in VARIANTS}
+            {name: _cost(name, args.requests, sink) for name in VARIANTS}
             for _ in range(args.rounds)
         ]
-    finally:
-        sink.stdin.close()
-        sink.wait()
-    _report(rounds)
+    return int(report(rounds) >= 1.0)
 
 
-def _report(rounds: list[dict[str, float]]) -> None:
+def report(rounds: list[dict[str, float]]) -> float:
+    """Print the table; returns the median of pbmon's part of what upstream costs."""
     print("µs of CPU added per request over bare Starlette (median, min–max)")
     added = {name: [r[name] - r["bare"] for r in rounds] for name in VARIANTS if name != "bare"}
     for name, values in added.items():
@@ -173,10 +217,10 @@ def _report(rounds: list[dict[str, float]]) -> None:
             f"  {name:<10} {statistics.median(values):7.1f}   {min(values):.1f}–{max(values):.1f}"
         )
     ratios = [p / u for p, u in zip(added["pbmon"], added["upstream"], strict=True)]
-    print(
-        f"  pbmon / upstream: {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
-    )
+    ratio = statistics.median(ratios)
+    print(f"  pbmon / upstream: {ratio:.2f} ({min(ratios):.2f}–{max(ratios):.2f})")
+    return ratio
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
