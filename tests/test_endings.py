@@ -125,7 +125,7 @@ def test_a_flush_that_hangs_is_waited_for_until_the_deadline(start):
     begin_s = time.monotonic()
     program.send(TERM)
     assert program.end() == (-TERM, [], "")
-    assert 0.5 <= time.monotonic() - begin_s < 5
+    assert 0.5 <= time.monotonic() - begin_s < 30  # of 60
 
 
 @pytest.mark.parametrize("second", [TERM, INT])

@@ -13,7 +13,7 @@ from pbmon import catalog, settings, wiring
 from pbmon.cli import main
 from pbmon.runtime import active
 from tests import fresh
-from tests.telemetry.receiver import Receiver, closed_port, hanging
+from tests.telemetry.receiver import Receiver, closed_port, hanging, unknown_host
 
 
 @pytest.fixture
@@ -141,8 +141,8 @@ def test_a_collector_that_refuses_is_a_fault(doctor, receiver):
     assert "answers 401; check the path and OTEL_EXPORTER_OTLP_HEADERS" in output
 
 
-def test_an_unknown_host_is_a_fault(doctor):
-    code, output = doctor(OTEL_EXPORTER_OTLP_ENDPOINT="http://no-such-host.invalid:4318")
+def test_an_unknown_host_is_a_fault(doctor, monkeypatch):
+    code, output = doctor(OTEL_EXPORTER_OTLP_ENDPOINT=unknown_host(monkeypatch))
     assert code == 1
     assert "unknown host; start a collector" in output
 

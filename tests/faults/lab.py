@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from tests.faults import load
 from tests.faults.load import Generator, Load
 from tests.faults.sink import Accepted, Sink
-from tests.stack.process import HOST, clean_environment, free_ports, wait_until
+from tests.stack.process import HOST, children, clean_environment, hold_port, wait_until
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -70,12 +71,9 @@ class App:
         """Anonymous bytes."""
         return int(self.get("/memory"))
 
-    def children(self) -> list[int]:
-        """Process ids of its workers."""
-        pid = self.process.pid
-        return [
-            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        ]
+    def children(self, count: int) -> list[int]:
+        """Process ids of its workers, once there are as many."""
+        return children(self.process.pid, count)
 
     def terminate(self) -> float:
         """SIGTERM, as a deploy sends it; seconds to the exit."""
@@ -128,6 +126,7 @@ class Lab:
         self.rate = 100.0
         self._truth = self.home / "truth"
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._held: list[socket.socket] = []
         self._next = 0
 
     def __enter__(self) -> Self:
@@ -137,6 +136,8 @@ class Lab:
     def __exit__(self, *_: object) -> None:
         for process in self._processes:
             _kill(process)
+        for held in self._held:
+            held.close()
         self.sink.__exit__()
         shutil.rmtree(self.home, ignore_errors=True)
 
@@ -196,7 +197,9 @@ class Lab:
 
     def start(self, **variables: str) -> App:
         """The application under its server, ready to answer; also again after its end."""
-        (port,) = free_ports(1)
+        held = hold_port()  # every server sets SO_REUSEADDR
+        self._held.append(held)
+        port = int(held.getsockname()[1])
         process = self.spawn(SERVERS[self.server](port), **variables)
         app = App(process, port, self.home / "log")
         try:

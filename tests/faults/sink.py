@@ -32,7 +32,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.stack.process import HOST, free_ports
+from tests.stack.process import HOST, hold_port
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -249,7 +249,8 @@ class Sink:
         """Exports that were read, however they were answered."""
         self.undecodable = 0
         self._server: _Server | None = None
-        (self.port,) = free_ports(1)
+        self._held = hold_port()
+        self.port = int(self._held.getsockname()[1])
 
     @property
     def url(self) -> str:
@@ -271,6 +272,7 @@ class Sink:
     def __exit__(self, *_: object) -> None:
         self.mode.over.set()
         self._stop_listening()
+        self._held.close()
 
     def _listen(self) -> None:
         if self._server is None:

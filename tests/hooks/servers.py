@@ -22,7 +22,7 @@ from websockets.sync.client import connect
 from pbmon.hooks.patches import Hook
 from tests.fresh import environment
 from tests.hooks.contract import owner_and_name
-from tests.stack.process import free_ports, wait_until
+from tests.stack.process import hold_port, wait_until
 
 START_S = 30
 STOP_S = 30
@@ -165,7 +165,8 @@ class ServerContract:
         directory.mkdir(exist_ok=True)
         (directory / "program.py").write_text(PROGRAM)
         out, log = directory / "out", directory / "log"
-        (port,) = free_ports(1)
+        held = hold_port()
+        port = held.getsockname()[1]
         hooks = [f"{h.__module__}:{h.__name__}" for h in (cls.hook, *cls.also)]
         variables = environment(OUT=str(out), HOOKS=" ".join(hooks) if hooked else "")
         variables["PYTHONPATH"] += os.pathsep + str(directory)
@@ -193,6 +194,7 @@ class ServerContract:
                 if process.poll() is None:
                     served.end(signal.SIGTERM)
             finally:  # no worker outlives a parent that had to be killed
+                held.close()
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()

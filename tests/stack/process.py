@@ -6,6 +6,7 @@ caller's variables, and is stopped by its own handle, never by name.
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -231,6 +233,23 @@ class Server:
             Server.running.remove(self)
 
 
+def hold_port() -> socket.socket:
+    """A socket bound to loopback that doesn't listen: its port refuses connections, is nobody
+    else's, and takes a server that sets SO_REUSEADDR."""
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((HOST, 0))
+    return held
+
+
+@cache
+def unused_port() -> int:
+    """A port at which nobody listens as long as this process lives."""
+    held = hold_port()
+    atexit.register(held.close)
+    return int(held.getsockname()[1])
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of loopback on which nobody listens just now, all different."""
     held: list[socket.socket] = []
@@ -262,6 +281,20 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 10.0
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s:g} s: {what}")
         time.sleep(POLL_S)
+
+
+def children(pid: int, count: int) -> list[int]:
+    """Process ids of a process's children, once there are as many. The kernel's list is that of a
+    moment, and may leave one out while another ends."""
+    found: list[int] = []
+
+    def are_there() -> bool:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+        found[:] = map(int, text.split())
+        return len(found) == count
+
+    wait_until(are_there, f"{count} children of {pid}")
+    return found
 
 
 def run_tool(

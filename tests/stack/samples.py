@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from tests.stack.process import HOST, unused_port
+
 PIPELINE = """\
 receivers:
   otlp:
@@ -21,7 +23,7 @@ service:
     traces: {receivers: [otlp], exporters: [otlp_http/traces]}
 """
 # For a test in which nothing has to arrive.
-NOWHERE = {"METRICS_TO": "http://127.0.0.1:9", "TRACES_TO": "http://127.0.0.1:9"}
+NOWHERE = dict.fromkeys(("METRICS_TO", "TRACES_TO"), f"http://{HOST}:{unused_port()}")
 TRACE_ID = "5b8efff798038103d269b633813fc60c"
 SPAN_ID = "eee19b7ec3c1b174"
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.stack import process, web
-from tests.stack.process import HOST, Server, ServerError, free_ports, wait_until
+from tests.stack.process import (
+    HOST,
+    Server,
+    ServerError,
+    free_ports,
+    hold_port,
+    unused_port,
+    wait_until,
+)
 
 SERVE = """\
 import http.server, sys
@@ -111,7 +122,7 @@ def test_a_crash_in_between_is_told() -> None:
 
 def test_servers_see_none_of_the_callers_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "leaked=1")
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("HTTP_PROXY", f"http://{HOST}:{unused_port()}")
     dump = "import os; print(sorted(os.environ), flush=True)\n" + SERVE
     with Little(dump) as server:
         assert "PATH" in server.log()
@@ -123,6 +134,35 @@ def test_free_ports_differ_and_are_below_the_ephemeral_range() -> None:
     ports = free_ports(50)
     assert len(set(ports)) == 50
     assert set(ports) <= set(process.PORTS)
+
+
+def test_a_held_port_refuses_clients_and_other_servers_and_takes_its_own() -> None:
+    with hold_port() as held:
+        address = held.getsockname()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(address)
+        for _ in range(2):  # as often as it likes
+            with socket.create_server(address), socket.create_connection(address):
+                pass
+
+
+def test_at_an_unused_port_nobody_listens() -> None:
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((HOST, unused_port()))
+    assert unused_port() == unused_port()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="Linux's /proc is needed")
+def test_children_are_waited_for() -> None:
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()'])"
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as parent:
+        (child,) = process.children(parent.pid, 1)
+        assert os.getpgid(child) == parent.pid
+        assert parent.stdin is not None
+        parent.stdin.write(b"\n")
 
 
 def test_waiting_names_what_did_not_happen() -> None:

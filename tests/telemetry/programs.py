@@ -19,6 +19,7 @@ import logging, os, sys, time
 import pbmon
 from opentelemetry import metrics, trace
 from pbmon import wiring
+from tests.stack.process import wait_until
 
 log = logging.getLogger("app")
 log.addHandler(logging.NullHandler())
@@ -35,6 +36,14 @@ def work(first, count):
             done.add(1)
             opened.add(1)
             sizes.record(number)
+
+def delivery():
+    return wiring._providers().delivery
+
+def look():
+    "For what dead processes left, now and not after a while."
+    delivery()._adopt_at_s = 0
+    delivery().look_after_orphans()
 
 for line in sys.stdin:
     exec(line)

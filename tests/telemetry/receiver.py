@@ -13,7 +13,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 )
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-HOST = "127.0.0.1"
+from tests.stack.process import HOST, unused_port
+
+UNKNOWN = "nowhere.invalid"
 
 
 class Receiver:
@@ -121,5 +123,17 @@ def hanging():
 
 def closed_port():
     """The URL of a port at which nothing listens."""
-    with socket.create_server((HOST, 0)) as server:
-        return f"http://{HOST}:{server.getsockname()[1]}"
+    return f"http://{HOST}:{unused_port()}"
+
+
+def unknown_host(monkeypatch):
+    """The URL of a host that no resolver knows, without asking one."""
+    resolve = socket.getaddrinfo
+
+    def resolved(host, *arguments, **options):
+        if host == UNKNOWN:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    return f"http://{UNKNOWN}:4318"

@@ -514,14 +514,15 @@ def test_a_failure_is_not_tried_again_before_its_time_whatever_comes(environ):
 
 
 def test_items_wait_for_company_until_nudged(sink):
-    with lane(sink, delay_s=60.0) as sending:
+    with lane(sink, delay_s=600.0) as sending:
+        pauses = []
+        pause = sending.sender._pause
+        sending.sender._pause = lambda wait_s: pauses.append(wait_s) or pause(wait_s)
         sending.sender.start()
-        wait_until(sending.sender._thread.is_alive, "the thread")
-        threading.Event().wait(0.05)  # its first round finds nothing
+        wait_until(lambda: pauses, "a first round, which finds nothing")
         for number in range(5):
             sending.put([number])
-        threading.Event().wait(0.1)
-        assert sink.posts == 0
+        assert pauses == [600.0]
         sending.sender.nudge()
         sending.settle()
         assert arrived(sink) == list(range(5))
@@ -555,9 +556,7 @@ def test_the_own_queue_goes_before_what_was_adopted(sink):
 def test_flush_sends_at_once_and_says_so(sink):
     with lane(sink, delay_s=600.0) as sending:
         sending.put(range(10))
-        began_s = time.monotonic()
-        assert sending.sender.flush(began_s + 20)
-        assert time.monotonic() - began_s < 5
+        assert sending.sender.flush(time.monotonic() + 60)  # of a delay of 600
         assert arrived(sink) == list(range(10))
         assert sending.sender.flush(time.monotonic())  # nothing waits
 
@@ -570,7 +569,7 @@ def test_flush_keeps_its_deadline(environ, sink, mode):
         sending.put(range(10))
         began_s = time.monotonic()
         assert not sending.sender.flush(began_s + 0.4)
-        assert 0.4 <= time.monotonic() - began_s < 2
+        assert 0.4 <= time.monotonic() - began_s < 30  # of an hour
         sink.become(sinks.ok())
 
 
@@ -583,9 +582,7 @@ def test_flush_does_not_sit_out_a_failures_wait(environ, sink):
         sending.sender.start()
         wait_until(lambda: sending.sender._failures, "a failure")
         sink.become(sinks.ok())
-        began_s = time.monotonic()
-        assert sending.sender.flush(began_s + 20)
-        assert time.monotonic() - began_s < 5
+        assert sending.sender.flush(time.monotonic() + 60)  # of a wait of 600
         assert arrived(sink) == list(range(10))
 
 
@@ -595,7 +592,7 @@ def test_flush_gives_up_when_told_to(fast, sink):
         sending.put(range(10))
         began_s = time.monotonic()
         assert not sending.sender.flush(began_s + 60, lambda: sending.sender.nobody_there)
-        assert time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s < 30
 
 
 def test_stop_ends_the_thread_and_leaves_what_waits(fast, sink):
@@ -606,11 +603,10 @@ def test_stop_ends_the_thread_and_leaves_what_waits(fast, sink):
         wait_until(lambda: sending.sender._failures, "a failure")
         end(sending.sender)
         sink.become(sinks.ok())
-        posts = sink.posts
+        ended = sending.sender._thread
         sending.sender.start()
         sending.sender.nudge()
-        threading.Event().wait(0.2)
-        assert sink.posts == posts
+        assert sending.sender._thread is ended
         assert sending.queue.waiting("traces") == 10
 
 

@@ -36,7 +36,7 @@ from pbmon.telemetry.transport import GRPCTransport, HTTPTransport, judge
 from tests.stack.process import HOST
 from tests.telemetry import certificates
 from tests.telemetry.answers import CLOSE, RESET, Answers, http
-from tests.telemetry.receiver import closed_port, hanging
+from tests.telemetry.receiver import closed_port, hanging, unknown_host
 
 NOWHERE = Path("/nonexistent")
 PROTOBUF = "application/x-protobuf"
@@ -409,8 +409,8 @@ def test_nobody_listens():
     )  # fmt: skip
 
 
-def test_no_such_host():
-    answer = send("http://nowhere.invalid:4318")
+def test_no_such_host(monkeypatch):
+    answer = send(unknown_host(monkeypatch))
     assert not answer.taken
     assert (answer.reason, answer.nobody_there) == ("unknown host", True)
 
@@ -420,13 +420,13 @@ def test_no_answer_within_the_time(environ):
     with hanging() as url:
         began_s = time.monotonic()
         answer = send(url)
-        assert 0.19 < time.monotonic() - began_s < 5
+        assert 0.19 < time.monotonic() - began_s < 9  # of 10 by default
         assert (answer.taken, answer.reason, answer.nobody_there) == (False, "timed out", False)
 
 
 @pytest.mark.parametrize(
     "answer",
-    [http(500, b"x" * 2000), http(body=b"x" * 2000, Content_Type=PROTOBUF)],
+    [http(500, b"x" * 20_000), http(body=b"x" * 20_000, Content_Type=PROTOBUF)],
     ids=["failure", "success"],
 )
 def test_an_answer_that_comes_byte_by_byte_is_not_waited_for(environ, answer):
@@ -434,7 +434,7 @@ def test_an_answer_that_comes_byte_by_byte_is_not_waited_for(environ, answer):
     with Answers(answer, drip_s=0.01) as server:
         began_s = time.monotonic()
         assert not send(server.url).taken
-        assert time.monotonic() - began_s < 5  # of 20
+        assert time.monotonic() - began_s < 30  # of 200
 
 
 @pytest.mark.parametrize("word", ["%0Ax:%20y", "%E2%82%AC"])
@@ -455,7 +455,8 @@ def test_no_failure_shows_a_password_or_a_header(environ, caplog):
         Answers(RESET) as reset,
         Answers(http(401, SECRET.encode())) as refusing,
     ):
-        for url in (silent, reset.url, refusing.url, closed_port(), "http://nowhere.invalid"):
+        unknown = unknown_host(environ)
+        for url in (silent, reset.url, refusing.url, closed_port(), unknown):
             with connected(url.replace("://", f"://app:{SECRET}@")) as made:
                 answer = made.send(b"x")
                 assert not answer.taken
@@ -602,7 +603,7 @@ def test_grpc_no_answer_within_the_time(environ, grpc_protocol):
     with hanging() as url, connected_by_grpc(url) as made:
         began_s = time.monotonic()
         answer = made.send(BODY)
-        assert time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s < 30  # of 300
         assert (answer.taken, answer.nobody_there) == (False, False)
 
 
