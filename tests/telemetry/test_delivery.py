@@ -21,6 +21,7 @@ from pbmon.telemetry.delivery import Delivery, last_words
 from tests import state
 from tests.faults import sink as sinks
 from tests.faults.sink import Sink
+from tests.faults.test_sink import counter
 from tests.stack.process import wait_until
 from tests.telemetry.programs import Program
 from tests.telemetry.receiver import closed_port
@@ -332,6 +333,23 @@ def test_a_signal_that_is_added_later_delivers_what_was_adopted_before(made, sin
     heir.look_after_orphans()
     assert heir._orphans == []
     assert spools(directory) == ["shop"]  # its own
+
+
+def test_who_ends_before_it_has_buried_what_it_adopted_leaves_it_to_the_next(made, sink, directory):
+    """All records of the dead one are delivered, and only its newest metrics are still to go."""
+    dead = made(metrics=sink.url)
+    assert dead.queue.keep_latest(counter(7, name="test.work").SerializeToString(), 1) == ""
+    dead.queue.forget()  # as its death does: the lock is free, the files are there
+    heir = made(metrics=sink.url)
+    heir._adopt_at_s = 0
+    heir.look_after_orphans()
+    assert [orphan.is_done() for orphan in heir._orphans] == [True]
+    heir.close()
+    assert spools(directory) == ["shop"]
+    last = made(metrics=sink.url)
+    last._adopt_at_s = 0
+    last.look_after_orphans()
+    wait_until(lambda: read(sink, "test.work") == 7, "the dead one's metrics")
 
 
 def test_who_exports_nothing_makes_no_spool(made, directory):

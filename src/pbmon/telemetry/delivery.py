@@ -162,7 +162,8 @@ class Delivery:
             sender.stop()
         for orphan in list(self._orphans):
             with signals.guard("leaving an adopted spool"):
-                self._let_go(orphan)
+                # Its newest metrics wait in our spool then: an empty one is removed with them.
+                (self._bury if orphan.is_done() else self._let_go)(orphan)
         self.queue.close()
 
     def forget(self) -> None:
