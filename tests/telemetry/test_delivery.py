@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from pathlib import Path
 
@@ -350,6 +351,49 @@ def test_who_ends_before_it_has_buried_what_it_adopted_leaves_it_to_the_next(mad
     last._adopt_at_s = 0
     last.look_after_orphans()
     wait_until(lambda: read(sink, "test.work") == 7, "the dead one's metrics")
+
+
+def test_a_place_that_was_taken_away_is_left_for_another(sink, directory, caplog):
+    """As a cleaner of temporary files does."""
+    with Program(sink) as program:
+        program.work(0, 10)
+        wait_until(lambda: has_all(sink, set(range(10))), "the first", WAIT_S)
+        program.do("import shutil; shutil.rmtree(wiring._providers().delivery.queue.directory)")
+        program.work(10, 10)
+        wait_until(lambda: has_all(sink, set(range(20))), "the others", WAIT_S)
+        assert program.do("print(wiring._providers().delivery.is_durable)") == "True"
+        err = program.end()
+    assert err.count("can't be used any more") == 1
+    assert_once(sink, 20)
+    assert_balanced(sink, 20)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("is_open", [False, True], ids=["memory", "another place"])
+def test_a_worker_that_becomes_another_user_loses_nothing(sink, tmp_path, is_open):
+    """As gunicorn's and uwsgi's workers do after the fork."""
+    home = Path(tempfile.mkdtemp(prefix="pbmon-user-"))
+    home.chmod(0o711)
+    theirs = home / "theirs"
+    theirs.mkdir()
+    theirs.chmod(0o777 if is_open else 0o700)
+    settings = {"PBMON_STATE_DIR": ""} | {
+        "XDG_STATE_HOME": str(home / "roots"), "TMPDIR": str(theirs),
+    }  # fmt: skip
+    try:
+        with Program(sink, **settings) as program:
+            program.work(0, 5)
+            wait_until(lambda: has_all(sink, set(range(5))), "all that it imports", WAIT_S)
+            program.do("os.setgid(65534); os.setuid(65534); os.environ['HOME'] = '/nonexistent'")
+            program.work(5, 10)
+            durable = program.do("print(wiring._providers().delivery.is_durable)")
+            err = program.end()
+    finally:
+        shutil.rmtree(home)
+    assert durable == str(is_open)
+    assert err.count("can't be used any more") == 1
+    assert_once(sink, 15)
+    assert_balanced(sink, 15)
 
 
 def test_who_exports_nothing_makes_no_spool(made, directory):

@@ -16,6 +16,8 @@ MAX_BYTES = 4 * 1024 * 1024
 
 
 class MemoryQueue:
+    is_usable = True
+
     def __init__(self, books: Books) -> None:
         self._books = books
         self._lock = threading.Lock()

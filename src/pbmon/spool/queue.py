@@ -31,6 +31,7 @@ class Spool(Shelf):
 
     def __init__(self, home: Home, books: Books) -> None:
         self.home = home
+        self._owner = os.geteuid()
         self.directory = home.path / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
         hidden = home.path / f".{self.directory.name}"
         self._segments: dict[str, dict[int, Segment]] = {channel: {} for channel in CHANNELS}
@@ -56,6 +57,12 @@ class Spool(Shelf):
                 f"({getattr(error, 'strerror', None) or error}); free disk space, or give this "
                 "user a directory to write to"
             ) from error
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether more can be made in its directory: a server may have become another user after
+        it was made, a cleaner of temporary files may have taken it away."""
+        return os.geteuid() == self._owner and self.directory.exists()
 
     # --- writing ---
 

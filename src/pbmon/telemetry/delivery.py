@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -64,6 +65,8 @@ class Delivery:
         )
         self.senders: dict[str, Sender] = {}
         self._orphans: list[Orphan] = []
+        self._retired: list[Spool] = []
+        self._replacing = threading.Lock()
         for signal, name in names.items():
             self.add(signal, name)
         self._adopt_at_s = time.monotonic() + 0.2
@@ -96,6 +99,34 @@ class Delivery:
             if signal == "metrics" or self.queue.waiting(signal) >= sender.max_items:
                 sender.nudge()
 
+    def replace_queue(self) -> Any:
+        """Where nothing more can be put into this process's spool: another one, in the first place
+        that can be used now. What waits in the old one is still read."""
+        with self._replacing:
+            old = self.queue
+            if not old.is_usable:
+                self.queue = open_queue(self._settings, self._service, self.books)
+                signals.tell(
+                    "spool:moved",
+                    "pbmon: %s can't be used any more (removed, or this process became another "
+                    "user); telemetry waits in %s. Set PBMON_STATE_DIR to a lasting directory of "
+                    "the user that the workers run as",
+                    described(old), described(self.queue),
+                )  # fmt: skip
+                self._retired.append(old)
+                for sender in self.senders.values():
+                    sender.sources.insert(0, self.queue)
+            return self.queue
+
+    def _look_after_retired(self) -> None:
+        for old in list(self._retired):
+            old.report(old.snapshot()[0])  # this process tells it, not an adopter
+            if not any(old.waiting(signal) for signal in self.senders):
+                self._retired.remove(old)
+                for sender in self.senders.values():
+                    sender.sources.remove(old)
+                old.close()
+
     def apply(self, settings: Settings) -> None:
         """Changed settings: the next request goes to the new endpoint."""
         self._settings = settings
@@ -106,6 +137,7 @@ class Delivery:
 
     def look_after_orphans(self) -> None:
         """Called about once a second."""
+        self._look_after_retired()
         if self._closed or not isinstance(self.queue, Spool):
             return
         done = [orphan for orphan in self._orphans if orphan.is_done()]
@@ -169,10 +201,10 @@ class Delivery:
     def forget(self) -> None:
         """In a forked child: a queue of its own; the parent's, and what it adopted, stay the
         parent's."""
-        old, orphans = self.queue, self._orphans
-        self._orphans = []
+        old, inherited = self.queue, (*self._orphans, *self._retired)
+        self._orphans, self._retired = [], []
         self.books.forget()
-        for each in (old, *orphans):
+        for each in (old, *inherited):
             with signals.guard("letting go of the parent's spool"):
                 each.forget()
         if isinstance(old, Spool):
@@ -187,6 +219,7 @@ class Delivery:
                 signal, sender.connect, delay_s=sender.delay_s, max_items=sender.max_items
             )
             fresh.sources.append(self.queue)
+        self._replacing = threading.Lock()
         self._adopt_at_s = time.monotonic() + _ADOPT_EVERY_S
 
 

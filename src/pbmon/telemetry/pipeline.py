@@ -51,6 +51,9 @@ Rows = Mapping[str, Mapping[str, int]]
 class Queue(Source, Protocol):
     """This process's spool, or what stands in for it."""
 
+    is_usable: bool
+    """Whether it takes more; one that does not is replaced."""
+
     def append(self, channel: str, payload: bytes, items: int) -> str: ...
 
     def keep_latest(self, payload: bytes, items: int) -> str: ...
@@ -110,6 +113,8 @@ class Pipeline:
         """The newest metrics, encoded; the flag says whether they go on their way now."""
         self.export_interval_s = 60.0
         self.observed: Rows | None = None
+        self.replace_queue: Callable[[], Queue] = lambda: self.queue
+        """Gives another one where this one can't be used any more."""
         self.on_spooled: Callable[[str], None] = lambda signal: None
         self.every_second: Callable[[], None] = lambda: None
         self._start()
@@ -162,6 +167,8 @@ class Pipeline:
 
     def _spool(self, signal: str, encoded: Encoded) -> None:
         self._count(signal, encoded)
+        if not self.queue.is_usable:
+            self.queue = self.replace_queue()
         for piece in _pieces(signal, encoded):
             reason = self.queue.append(signal, piece.payload, piece.items)
             if reason:

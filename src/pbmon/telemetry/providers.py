@@ -90,6 +90,7 @@ class Providers:
         wanted = self._wanted(settings)
         self.delivery = Delivery(settings, service_name(settings), wanted)
         self.pipeline = Pipeline(self.delivery.queue, self.delivery.books)
+        self.pipeline.replace_queue = self.delivery.replace_queue
         self.pipeline.on_spooled = self.delivery.spooled
         self.delivery.on_buried = self.pipeline.export_metrics
         self.pipeline.every_second = self._look_around
@@ -268,6 +269,7 @@ class Providers:
         flushers = [self._flusher(p, timeout_s) for p in self._kept]
         done = self._flush(timeout_s, [*flushers, *(p.shutdown for p in self._own)])
         self.pipeline.stop()
+        self.hand_over()  # what ended meanwhile
         with signals.guard("leaving the spool"):
             self.delivery.close()
         return done
@@ -284,6 +286,7 @@ class Providers:
         done &= self.delivery.flush(("metrics",), deadline_s)
         left_s = max(_GRACE_S, deadline_s - time.monotonic())
         done &= _within(left_s, others)
+        self.hand_over()  # what ended meanwhile: the process may end now
         if not done:
             self._gave_up_s = time.monotonic()
         return done
