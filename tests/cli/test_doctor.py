@@ -13,6 +13,9 @@ from pbmon import catalog, settings, wiring
 from pbmon.cli import main
 from pbmon.runtime import active
 from tests import fresh
+from tests.faults import sink as sinks
+from tests.faults.sink import Sink
+from tests.telemetry.programs import Program
 from tests.telemetry.receiver import Receiver, closed_port, hanging, unknown_host
 
 
@@ -230,6 +233,23 @@ def test_what_the_application_configures_in_code_is_in_force(receiver, tmp_path)
     assert line(done.stdout, "slow_query_s") == "slow_query_s 0.08 (environment PBMON_SLOW_QUERY_S)"
     (place,) = re.findall(r"/spool/(.+)$", done.stdout, re.MULTILINE)
     assert place == "in-code"
+
+
+def test_what_became_of_what_is_said_for_every_process(doctor, tmp_path):
+    with Sink() as sink, Program(sink, PBMON_STATE_DIR=str(tmp_path)) as program:
+        program.work(0, 7)
+        program.do("assert pbmon.flush(20)")
+        sink.become(sinks.status(503))
+        program.work(7, 5)
+        _, output = doctor(
+            PBMON_STATE_DIR=str(tmp_path),
+            OTEL_SERVICE_NAME="shop",
+            OTEL_EXPORTER_OTLP_ENDPOINT=sink.url,
+        )
+    (name,) = [path.name for path in tmp_path.glob("spool/shop/*")]
+    assert re.search(rf"^ +{name}: running, [0-9,]+ bytes$", output, re.MULTILINE)
+    assert "      spans: 12 accepted, 7 delivered, 5 waiting\n" in output
+    assert "      log records: 12 accepted, 7 delivered, 5 waiting\n" in output
 
 
 def test_the_application_is_found_where_doctor_is_called(doctor, receiver, tmp_path, monkeypatch):

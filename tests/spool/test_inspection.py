@@ -15,6 +15,7 @@ def test_it_shows_what_waits_where_and_takes_nothing(spools, home):
     assert (alive.running, gone.running) == (True, False)
     assert alive.waiting == {"traces": 0, "metrics": 0, "logs": 3, "events": 0}
     assert gone.waiting == {"traces": 2, "metrics": 0, "logs": 0, "events": 0}
+    assert alive.rows["logs"] == dict.fromkeys(ledger.FIELDS, 0) | {"accepted": 3}
     assert gone.size == home.segment_size + ledger.SIZE + 32 * 1024
     assert spools.adopt_one().waiting("traces") == 2
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from pbmon import catalog, signals
+from tests import state
 from tests.faults import sink as sinks
 from tests.faults.sink import Sink
 from tests.stack.process import wait_until
@@ -172,7 +173,7 @@ def test_the_sdks_own_figures_come_once(sink, switch):
             assert sink.accepted.total(metric.name) == 25, metric.name
 
 
-SUMMARY = "import json; print(json.dumps(wiring._providers().accounts.summary()))"
+SUMMARY = "import json; print(json.dumps(pbmon.runtime.active.accounts()))"
 
 
 def test_the_summary(sink):
@@ -191,6 +192,23 @@ def test_the_summary(sink):
             "accepted": 10, "delivered": 7, "dropped rejected": 3, "waiting": 0,
         }  # fmt: skip
         program.end()
+
+
+def test_the_summary_has_what_was_adopted(sink):
+    place = state.fresh()
+    sink.become(sinks.status(503))
+    with Program(sink, PBMON_STATE_DIR=place) as dead:
+        dead.work(0, 10)
+        dead.kill()
+    with Program(sink, PBMON_STATE_DIR=place) as heir:
+        wait_until(lambda: json.loads(heir.do(SUMMARY))["traces"]["waiting"], "adopted")
+        row = {"accepted": 10, "delivered": 0, "waiting": 10}
+        assert json.loads(heir.do(SUMMARY))["traces"] == row
+        sink.become(sinks.ok())
+        heir.do("assert pbmon.flush(20)")
+        row = {"accepted": 10, "delivered": 10, "waiting": 0}
+        assert json.loads(heir.do(SUMMARY))["traces"] == row
+        heir.end()
 
 
 def test_the_figures_of_a_fork_are_its_own(sink):

@@ -423,3 +423,25 @@ def test_each_signal_is_queued_and_cut_by_its_own_variables(monkeypatch):
         assert taken(made) == list(range(100))
         assert [items for _, _, items in made.queue.appended] == [7] * 14 + [2]
     assert [pipeline.max_items(s) for s in ("traces", "logs", "metrics")] == [7, 512, 512]
+
+
+def test_what_ends_in_the_middle_of_a_chunk_waits_for_the_next():
+    """An object that goes then, or a signal's handler, may end a span or log."""
+    with running(start=False) as made:
+
+        def interrupted(items):
+            for n in range(QUEUE_CAPACITY + 10):
+                made.spans.put(-n)
+            made.spans.encode = encode
+            return encode(items)
+
+        made.spans.encode = interrupted
+        made.awake = True
+        for n in range(5):
+            made.spans.put(n)
+        worker = threading.Thread(target=made.drain, args=(made.spans,), daemon=True)
+        worker.start()
+        worker.join(30)
+        assert not worker.is_alive()
+        made.drain_all()
+        assert taken(made) == [*range(5), *(-n for n in range(QUEUE_CAPACITY + 10))]

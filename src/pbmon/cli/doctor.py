@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 from pbmon import catalog, privacy, runtime, settings, wiring
 from pbmon.budgets import Budget
 from pbmon.spool import directory, inspection
+from pbmon.spool.ledger import REASONS
 from pbmon.telemetry import exporters, providers, statements, transport
 
 NAME = "doctor"
@@ -172,12 +173,21 @@ def _print_spool(resolved: settings.Settings) -> bool:
         place = path / "spool" / directory.slug(service)
         print(f"    {place}")
         for seen in inspection.look(place):
-            waits = ", ".join(f"{n} {_ITEMS[c]}" for c, n in seen.waiting.items() if n)
             state = "running" if seen.running else "ended; the next process delivers it"
-            print(f"    {seen.name}: {state}, waiting: {waits or 'nothing'}, {seen.size:,} bytes")
+            print(f"    {seen.name}: {state}, {seen.size:,} bytes")
+            for channel, row in seen.rows.items():
+                if row["accepted"]:
+                    print(f"      {_ITEMS[channel]}: {_books(row, seen.waiting[channel])}")
         return True
     print("  ✗ no directory can be used: what waits is lost with the process; set PBMON_STATE_DIR")
     return False
+
+
+def _books(row: dict[str, int], waiting: int) -> str:
+    """accepted = delivered + waiting + dropped, for people."""
+    dropped = {reason: row[reason] for reason in REASONS if row[reason]}
+    text = f"{row['accepted']} accepted, {row['delivered']} delivered, {waiting} waiting"
+    return text + "".join(f", {count} dropped as {reason}" for reason, count in dropped.items())
 
 
 _ITEMS = {"traces": "spans", "metrics": "data points", "logs": "log records", "events": "events"}

@@ -19,6 +19,8 @@ class Seen:
     running: bool
     waiting: dict[str, int]
     """Channel → items accepted and not settled."""
+    rows: dict[str, dict[str, int]]
+    """Channel → accepted, delivered, and dropped by reason."""
     size: int
     """Bytes on the disk."""
 
@@ -42,8 +44,8 @@ def _look(path: Path) -> Seen | None:
         found = Ledger(fd, fresh=False, mapped=False)
     except (OSError, ValueError):
         os.close(fd)
-        return Seen(path.name, False, {}, size)
+        return Seen(path.name, False, {}, {}, size)
     running = not directory.is_free(fd)
     waiting = {channel: found.waiting(channel) for channel in CHANNELS}
     found.close()
-    return Seen(path.name, running, waiting, size)
+    return Seen(path.name, running, waiting, found.rows, size)

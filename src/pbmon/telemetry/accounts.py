@@ -60,15 +60,20 @@ class Accounts:
         """Signal → accepted, delivered, waiting, `dropped <reason>` and `refused <reason>`."""
         totals = self._delivery.books.totals()
         result: dict[str, dict[str, int]] = {}
-        for signal in self._delivery.senders:
-            row = {outcome: totals.get(Entry(signal, outcome), 0) for outcome in _OUTCOMES}
-            dropped = 0
-            for entry, count in sorted(totals.items()):
-                if entry.channel == signal and entry.outcome in ("dropped", "refused"):
-                    row[f"{entry.outcome} {entry.reason}"] = count
-                    dropped += count if entry.outcome == "dropped" else 0
-            row["waiting"] = row["accepted"] - row["delivered"] - dropped
-            result[signal] = row
+        for signal, sender in self._delivery.senders.items():
+            # What it adopted too, of which another process counted that it was accepted.
+            waiting = sum(source.waiting(signal) for source in sender.sources)
+            delivered = totals.get(Entry(signal, "delivered"), 0)
+            lost = {
+                f"{entry.outcome} {entry.reason}": count
+                for entry, count in sorted(totals.items())
+                if entry.channel == signal and entry.outcome in ("dropped", "refused")
+            }
+            dropped = sum(count for name, count in lost.items() if name.startswith("dropped"))
+            accepted = delivered + waiting + dropped
+            result[signal] = {
+                "accepted": accepted, "delivered": delivered, "waiting": waiting, **lost,
+            }  # fmt: skip
         return result
 
     def install(self, meter: metrics.Meter) -> None:

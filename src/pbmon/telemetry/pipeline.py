@@ -93,8 +93,12 @@ class Intake:
         pipeline = self._pipeline
         if not pipeline.awake:
             pipeline.wake()
-        elif len(items) > self.capacity:
+        elif len(items) > self.capacity and not pipeline.drains:
             pipeline.drain(self)
+
+
+class _Calling(threading.local):
+    drains = False
 
 
 class Pipeline:
@@ -122,6 +126,7 @@ class Pipeline:
     def _start(self) -> None:
         self.awake = False
         self._locks = {signal: threading.Lock() for signal in ("traces", "metrics", "logs")}
+        self._calling = _Calling()
         self._event = threading.Event()
         self._stopped = False
         self._thread: threading.Thread | None = None
@@ -138,18 +143,31 @@ class Pipeline:
         self.awake = True
         self._event.set()
 
+    @property
+    def drains(self) -> bool:
+        """Whether the calling thread writes a chunk down. What a signal's handler, or an object
+        that goes, ends or logs in the middle of that waits for the next chunk."""
+        return self._calling.drains
+
     def drain(self, intake: Intake) -> None:
         """Write one chunk down, in the calling thread."""
-        with signals.guard(f"spooling {intake.signal}"), self._locks[intake.signal]:
-            chunk: list[Any] = []
-            try:
-                while len(chunk) < intake.chunk:
-                    chunk.append(intake.items.popleft())
-            except IndexError:
-                pass
-            if chunk:
-                self._spool(intake.signal, self._encode(intake, chunk))
-                intake.processed += len(chunk)
+        self._calling.drains = True
+        try:
+            with signals.guard(f"spooling {intake.signal}"), self._locks[intake.signal]:
+                self._drain(intake)
+        finally:
+            self._calling.drains = False
+
+    def _drain(self, intake: Intake) -> None:
+        chunk: list[Any] = []
+        try:
+            while len(chunk) < intake.chunk:
+                chunk.append(intake.items.popleft())
+        except IndexError:
+            pass
+        if chunk:
+            self._spool(intake.signal, self._encode(intake, chunk))
+            intake.processed += len(chunk)
 
     def _encode(self, intake: Intake, chunk: list[Any]) -> Encoded:
         """A fault of ours costs the chunk, but not its place in the counts."""
