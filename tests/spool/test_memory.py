@@ -47,6 +47,23 @@ def test_telemetry_expires_and_events_do_not(queue, books, monkeypatch):
     assert is_balanced(books, queue)
 
 
+def test_what_expires_behind_a_batch_that_is_held_makes_room(queue, books, monkeypatch):
+    held = fill(queue, "traces", 5)
+    batch = queue.read("traces", 3, 2**20)
+    later_ns = time.monotonic_ns() + 3601 * 10**9
+    monkeypatch.setattr(time, "monotonic_ns", lambda: later_ns)
+    recent = fill(queue, "traces", 2)
+    queue.expire("traces")
+    assert totals(books, "traces") == (7, 0, 2)
+    assert queue.size("traces") == 5 * 400
+    again = queue.read("traces", 512, 2**20)
+    assert [record.payload for record in again.records] == held[:3] + recent
+    queue.settle(batch, 2, {"rejected": 1})
+    assert drain(queue, "traces") == recent
+    assert totals(books, "traces") == (7, 4, 3)
+    assert queue.size("traces") == 0
+
+
 def test_what_waits_in_the_end_is_lost_and_counted_once(queue, books):
     fill(queue, "logs", 5)
     batch = queue.read("logs", 2, 2**20)

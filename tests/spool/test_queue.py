@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pbmon.spool import directory, frames, ledger, queue, shelf
+from pbmon.spool.books import Books
 from pbmon.spool.directory import UnusableError
 from pbmon.spool.frames import CHANNELS
 from pbmon.spool.queue import MAX_RECORD, Spool
@@ -33,7 +34,6 @@ def test_records_come_back_in_their_order_and_whole(spools):
     assert [record.payload for record in batch.records] == payloads
     assert [record.items for record in batch.records] == [1, 2, 3, 4, 5, 6, 7]
     assert batch.items == spool.waiting("traces") == 28
-    assert batch.expired == 0
     now_ns = time.monotonic_ns()
     assert all(0 <= now_ns - record.monotonic_ns < 60e9 for record in batch.records)
 
@@ -161,24 +161,154 @@ def test_telemetry_of_more_than_an_hour_is_dropped_as_expired_and_events_are_not
     monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns)
     for channel in ("traces", "metrics", "logs"):
         batch = spool.read(channel, 512, 2**20)
-        assert ([record.items for record in batch.records], batch.expired) == ([4, 8], 3)
-        spool.settle(batch, batch.items, {})
+        assert [record.items for record in batch.records] == [4, 8]
         assert books.total(channel, "dropped", "expired") == 3
+        spool.settle(batch, batch.items, {})
     assert len(drain(spool, "events")) == 4
     assert books.total("events", "dropped") == 0
     assert is_balanced(books, spool)
 
 
-def test_expired_alone_is_a_batch_without_records(spools, books, monkeypatch):
+@pytest.fixture
+def later(monkeypatch):
+    """later(seconds): so much has passed since the test began."""
+    began_ns = time.monotonic_ns()
+    return lambda s: monkeypatch.setattr(time, "monotonic_ns", lambda: began_ns + int(s * 1e9))
+
+
+EXPIRED_S = shelf.MAX_AGE_S + 60
+
+
+@pytest.mark.parametrize("expire", [True, False], ids=["by itself", "when it is read"])
+def test_what_is_too_old_is_dropped_and_its_segments_freed(spools, books, later, expire):
     spool = spools.make()
+    fill(spool, "logs", 3000, size=1000)
+    later(EXPIRED_S)
     fill(spool, "logs", 5)
-    later_ns = time.monotonic_ns() + int((shelf.MAX_AGE_S + 1) * 1e9)
-    monkeypatch.setattr(time, "monotonic_ns", lambda: later_ns)
-    batch = spool.read("logs", 2, 2**20)
-    assert (batch.records, batch.expired, batch.items) == ([], 5, 0)
-    spool.settle(batch, 0, {})
-    assert totals(books, "logs") == (5, 0, 5)
-    assert spool.read("logs", 2, 2**20) is None
+    made = files(spool.directory, "logs")
+    assert len(made) == 3
+    if expire:
+        spool.expire("logs")
+    else:
+        assert len(spool.read("logs", 512, 2**20).records) == 5
+    assert totals(books, "logs") == (3005, 0, 3000)
+    assert files(spool.directory, "logs") == made[-1:]
+    spool.expire("logs")
+    assert (totals(books, "logs"), spool.waiting("logs")) == ((3005, 0, 3000), 5)
+    assert len(drain(spool, "logs")) == 5
+    assert is_balanced(books, spool)
+
+
+def test_events_do_not_expire(spools, later):
+    spool = spools.make()
+    events = fill(spool, "events", 5)
+    later(EXPIRED_S)
+    spool.expire("events")
+    assert drain(spool, "events") == events
+
+
+def test_what_expires_behind_a_batch_that_is_held_makes_room(spools, books, home, monkeypatch):
+    """An outage of hours, a full spool, and a sender that tries one batch again and again."""
+    monkeypatch.setattr(home, "_limit", lambda used: 8 * 2**20)
+    now_ns = time.monotonic_ns()
+    monkeypatch.setattr(time, "monotonic_ns", lambda: now_ns)
+    spool = spools.make()
+    held, recent, refused = None, [], 0
+    for minute in range(180):
+        now_ns += 60 * 10**9
+        for number in range(20):
+            payload = f"{minute} {number}".encode().ljust(4000, b".")
+            if spool.append("traces", payload, 1):
+                refused += 1
+            elif minute > 120:
+                recent.append(payload)
+            monkeypatch.setattr(spool, "_full", dict.fromkeys(CHANNELS, ("", 0.0)))
+        if held is None:
+            held = spool.read("traces", 10, 2**20)
+        spool.expire("traces")
+    assert (len(held.records), refused) == (10, 0)
+    assert len(recent) == 59 * 20
+    # The receiver is back, and takes what was held too.
+    assert spool.waiting("traces") == len(held.records) + 61 * 20
+    spool.settle(held, 10, {})
+    assert drain(spool, "traces")[-len(recent) :] == recent
+    accepted = 180 * 20
+    assert totals(books, "traces") == (accepted, 10 + 61 * 20, accepted - 10 - 61 * 20)
+    assert books.total("traces", "dropped", "corrupt") == 0
+
+
+def held_while_the_rest_expires(spool, later):
+    """What a reader holds; nine more are dropped, then two come."""
+    fill(spool, "logs", 12)
+    held = spool.read("logs", 3, 2**20)
+    later(EXPIRED_S)
+    spool.expire("logs")
+    fill(spool, "logs", 2)
+    assert spool.waiting("logs") == 5
+    return held
+
+
+def test_a_batch_held_while_the_rest_expires_is_read_again_until_it_is_settled(
+    spools, books, later
+):
+    spool = spools.make()
+    held = held_while_the_rest_expires(spool, later)
+    assert spool.read("logs", 512, 2**20) == held
+    spool.expire("logs")
+    spool.settle(held, 2, {"rejected": 1})
+    assert totals(books, "logs") == (14, 2, 10)
+    assert len(drain(spool, "logs")) == 2
+    assert is_balanced(books, spool)
+
+
+def test_a_batch_that_is_held_and_not_passed_stays_at_its_place(spools, books, later):
+    spool = spools.make()
+    payloads = fill(spool, "logs", 3)
+    held = spool.read("logs", 3, 2**20)
+    later(EXPIRED_S)
+    payloads += fill(spool, "logs", 2)
+    spool.expire("logs")
+    assert books.total("logs", "dropped") == 0
+    assert [record.payload for record in spool.read("logs", 512, 2**20).records] == payloads
+    spool.settle(held, 3, {})
+    assert drain(spool, "logs") == payloads[3:]
+
+
+def test_a_passed_batch_is_expired_at_the_end(spools, books, later):
+    spool = spools.make(Books())
+    held = held_while_the_rest_expires(spool, later)
+    spool.close()
+    spool.settle(held, 3, {})  # too late
+    assert totals(spool._books, "logs") == (14, 0, 12)
+    orphan = spools.adopt_one()
+    assert len(drain(orphan, "logs")) == 2
+    assert totals(books, "logs") == (14, 2, 12)
+    assert books.total("logs", "dropped", "expired") == 12
+
+
+def test_a_passed_batch_of_a_killed_process_is_counted_once(spools, books, later):
+    spool = spools.make(Books())
+    held_while_the_rest_expires(spool, later)
+    spools.crash(spool)
+    orphan = spools.adopt_one()
+    assert orphan.waiting("logs") == 5
+    assert len(drain(orphan, "logs")) == 2
+    assert totals(books, "logs") == (14, 2, 12)
+    assert orphan.is_done()
+
+
+def test_an_adopters_passed_batch_is_expired_when_it_is_left(spools, books, later):
+    spool = spools.make(Books())
+    fill(spool, "logs", 12)
+    spools.crash(spool)
+    first = spools.adopt_one()
+    first.read("logs", 3, 2**20)
+    later(EXPIRED_S)
+    first.expire("logs")
+    assert totals(books, "logs") == (12, 0, 9)
+    first.close()
+    assert totals(books, "logs") == (12, 0, 12)
+    assert not first.directory.exists()
 
 
 def test_a_wall_clock_that_jumps_drops_nothing(spools, monkeypatch):
@@ -202,8 +332,8 @@ def test_after_a_reboot_the_wall_clock_tells_the_age(spools, monkeypatch, off_s,
     monkeypatch.setattr(time, "time_ns", lambda: int(boot_s * 1e9))
     monkeypatch.setattr(time, "monotonic_ns", lambda: 40 * 10**9)
     orphan = spools.adopt_one()
-    batch = orphan.read("logs", 512, 2**20)
-    assert (len(batch.records), batch.expired) == (kept, 3 - kept)
+    assert len(drain(orphan, "logs")) == kept
+    assert spools.books.total("logs", "dropped", "expired") == 3 - kept
     assert len(drain(orphan, "events")) == 1
 
 

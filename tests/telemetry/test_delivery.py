@@ -256,11 +256,11 @@ def made(environ, directory):
     """Makes deliveries to endpoints by signal, and ends them."""
     ended = []
 
-    def make(**endpoints):
+    def make(state_dir=directory, **endpoints):
         for signal, url in endpoints.items():
             variable = f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT"
             environ.setenv(variable, f"{url}/v1/{signal}")
-        settings = resolve({"state_dir": directory}, None, Path("/nonexistent"))[0]
+        settings = resolve({"state_dir": state_dir}, None, Path("/nonexistent"))[0]
         ended.append(Delivery(settings, "shop", dict.fromkeys(endpoints, "otlp")))
         return ended[-1]
 
@@ -394,6 +394,40 @@ def test_a_worker_that_becomes_another_user_loses_nothing(sink, tmp_path, is_ope
     assert err.count("can't be used any more") == 1
     assert_once(sink, 15)
     assert_balanced(sink, 15)
+
+
+def test_what_is_too_old_goes_once_a_minute_also_where_nobody_reads(made, environ, directory):
+    dead = made(logs=closed_port())
+    assert dead.queue.append("logs", b"", 3) == ""
+    dead.close()
+    heir = made(traces=closed_port())
+    heir._adopt_at_s = 0
+    heir.look_after_orphans()
+    assert len(heir._orphans) == 1
+    assert heir.queue.append("traces", b"", 2) == ""
+    now_s, later_ns = time.monotonic(), time.monotonic_ns() + 3601 * 10**9
+    environ.setattr(time, "monotonic_ns", lambda: later_ns)
+    environ.setattr(time, "monotonic", lambda: now_s + 30)
+    heir.look_after_orphans()
+    assert heir.books.total("logs", "dropped") == 0
+    environ.setattr(time, "monotonic", lambda: now_s + 61)
+    heir.look_after_orphans()
+    for signal, items in (("logs", 3), ("traces", 2)):
+        assert heir.books.total(signal, "dropped", "expired") == items
+    assert heir._orphans == []
+    assert heir.queue.waiting("traces") == 0
+    assert spools(directory) == ["shop"]  # its own
+
+
+def test_what_is_too_old_goes_from_memory_too(made, environ, tmp_path):
+    (tmp_path / "file").write_text("")
+    homeless = made(state_dir=str(tmp_path / "file"), traces=closed_port())
+    assert isinstance(homeless.queue, MemoryQueue)
+    assert homeless.queue.append("traces", b"", 2) == ""
+    later_ns = time.monotonic_ns() + 3601 * 10**9
+    environ.setattr(time, "monotonic_ns", lambda: later_ns)
+    homeless.look_after_orphans()
+    assert homeless.books.total("traces", "dropped", "expired") == 2
 
 
 def test_who_exports_nothing_makes_no_spool(made, directory):

@@ -15,8 +15,8 @@ from pbmon.spool.books import Books
 from pbmon.spool.directory import Home, lock
 from pbmon.spool.frames import CHANNELS
 from pbmon.spool.latest import Written
-from pbmon.spool.ledger import FIELDS, REASONS, Ledger, OtherVersionError
-from pbmon.spool.shelf import MAX_AGE_S, Batch, Shelf
+from pbmon.spool.ledger import FIELDS, REASONS, Ledger, OtherVersionError, Position
+from pbmon.spool.shelf import MAX_AGE_S, Shelf
 
 _HIDDEN_AGE_S = 60.0
 _HIDDEN = re.compile(r"\.[0-9]+-[0-9a-f]{8}(\.done)?")
@@ -93,6 +93,7 @@ class Orphan(Shelf):
         with self._lock:
             if self._closed:
                 return
+            self._drop_passed()
             self._closed = True
             if not any(self.ledger.waiting(channel) for channel in CHANNELS):
                 queue.remove(self.directory)  # while its lock is still held
@@ -103,10 +104,12 @@ class Orphan(Shelf):
         self._closed = True
         self.ledger.close()
 
-    def _settle(self, batch: Batch, delivered: int, dropped: Mapping[str, int]) -> None:
-        super()._settle(batch, delivered, dropped)
+    def _settle(
+        self, channel: str, position: Position, delivered: int, dropped: Mapping[str, int]
+    ) -> None:
+        super()._settle(channel, position, delivered, dropped)
         # This process tells it, not the next adopter.
-        self.ledger.report(batch.channel, self.ledger.rows[batch.channel])
+        self.ledger.report(channel, self.ledger.rows[channel])
 
     def _numbers(self, channel: str) -> list[int]:
         return list(self._segments[channel])

@@ -22,6 +22,8 @@ class MemoryQueue:
         self._books = books
         self._lock = threading.Lock()
         self._records: dict[str, deque[Record]] = {channel: deque() for channel in CHANNELS}
+        self._held = dict.fromkeys(CHANNELS, 0)
+        """How many of the first were read and are not settled."""
         self._size = 0
         self._closed = False
 
@@ -56,23 +58,35 @@ class MemoryQueue:
             return sum(len(record.payload) for record in self._records[channel])
 
     def read(self, channel: str, max_items: int, max_bytes: int) -> Batch | None:
-        oldest_ns = time.monotonic_ns() - int(MAX_AGE_S * 1e9)
+        self.expire(channel)
         taken: list[Record] = []
-        expired = items = size = count = 0
+        items = size = 0
         with self._lock:
             for record in self._records[channel]:
-                if record.monotonic_ns < oldest_ns and channel != "events":
-                    expired += record.items
-                elif taken and (
+                if taken and (
                     items + record.items > max_items or size + len(record.payload) > max_bytes
                 ):
                     break
-                else:
-                    taken.append(record)
-                    items += record.items
-                    size += len(record.payload)
-                count += 1
-        return Batch(channel, taken, expired, Position(0, count)) if count else None
+                taken.append(record)
+                items += record.items
+                size += len(record.payload)
+            self._held[channel] = len(taken)
+        return Batch(channel, taken, Position(0, len(taken))) if taken else None
+
+    def expire(self, channel: str) -> None:
+        if channel == "events":
+            return
+        oldest_ns = time.monotonic_ns() - int(MAX_AGE_S * 1e9)
+        expired = 0
+        with self._lock:
+            records, held = self._records[channel], self._held[channel]
+            records.rotate(-held)
+            while len(records) > held and records[0].monotonic_ns < oldest_ns:
+                record = records.popleft()
+                self._size -= len(record.payload)
+                expired += record.items
+            records.rotate(held)
+        self._books.add(channel, "dropped", expired, "expired")
 
     def settle(self, batch: Batch, delivered: int, dropped: Mapping[str, int]) -> None:
         with self._lock:
@@ -81,10 +95,10 @@ class MemoryQueue:
             records = self._records[batch.channel]
             for _ in range(batch.position.offset):
                 self._size -= len(records.popleft().payload)
+            self._held[batch.channel] = 0
         self._books.add(batch.channel, "delivered", delivered)
         for reason, count in dropped.items():
             self._books.add(batch.channel, "dropped", count, reason)
-        self._books.add(batch.channel, "dropped", batch.expired, "expired")
 
     def close(self) -> None:
         """What still waits is lost, and counted as that."""

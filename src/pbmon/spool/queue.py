@@ -161,6 +161,7 @@ class Spool(Shelf):
         with self._lock:
             if self._closed:
                 return
+            self._drop_passed()
             self._current = dict.fromkeys(CHANNELS)
             for channel in CHANNELS:
                 self._free(channel)

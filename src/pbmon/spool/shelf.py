@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 from pbmon.spool import frames
 from pbmon.spool.books import Books
-from pbmon.spool.frames import Record
+from pbmon.spool.frames import CHANNELS, Record
 from pbmon.spool.ledger import REASONS, Ledger, Position
 
 MAX_AGE_S = 3600.0
@@ -21,9 +22,8 @@ class Batch(NamedTuple):
 
     channel: str
     records: list[Record]
-    expired: int
-    """Items found too old on the way; settling the batch drops them."""
     position: Position
+    """Behind the last of them."""
 
     @property
     def items(self) -> int:
@@ -39,6 +39,10 @@ class Source(Protocol):
     def settle(self, batch: Batch, delivered: int, dropped: Mapping[str, int]) -> None:
         """The batch is done: items delivered, and dropped by reason (of ledger.REASONS)."""
 
+    def expire(self, channel: str) -> None:
+        """Drop what is too old, also where nobody reads. A batch that was read and not settled
+        stays its reader's, whatever its age."""
+
     def waiting(self, channel: str) -> int:
         """Items accepted and not settled."""
 
@@ -51,6 +55,10 @@ class Shelf(ABC):
         self._books = books
         self._lock = threading.Lock()
         self._closed = False
+        self._held: dict[str, Batch] = {}
+        """Channel → what was read last and is not settled."""
+        self._young_ns: dict[str, int] = {}
+        """Channel → no record that nobody holds is older than this."""
 
     @abstractmethod
     def _numbers(self, channel: str) -> list[int]:
@@ -77,55 +85,98 @@ class Shelf(ABC):
             if self._closed or not self.ledger.waiting(channel):
                 return None
             try:
+                self._expire(channel)
+                if (passed := self._passed(channel)) is not None:
+                    return passed
                 batch = self._collect(channel, max_items, max_bytes)
             except OSError:
                 return None
-            if batch.records or batch.expired:
+            if batch.records:
+                self._held[channel] = batch
                 return batch
             # Everything was read, and not all of it found: it was damaged.
-            self._settle(batch, 0, {"corrupt": self.ledger.waiting(channel)})
+            self._settle(channel, batch.position, 0, {"corrupt": self.ledger.waiting(channel)})
             return None
 
     def _collect(self, channel: str, max_items: int, max_bytes: int) -> Batch:
         position = self.ledger.positions[channel]
-        oldest_ns = self.ledger.origin.limit_ns(MAX_AGE_S)
         records: list[Record] = []
-        items = size = expired = 0
+        items = size = 0
+        for record, behind in self._walk(channel, position):
+            if record is not None:
+                if records and (
+                    items + record.items > max_items or size + len(record.payload) > max_bytes
+                ):
+                    break
+                records.append(record)
+                items += record.items
+                size += len(record.payload)
+            position = behind
+        return Batch(channel, records, position)
+
+    def _walk(self, channel: str, position: Position) -> Iterator[tuple[Record | None, Position]]:
+        """The records from a position on, each with the position behind it; a position alone where
+        a segment begins, and behind what is damaged. Raises OSError."""
         for number in [n for n in self._numbers(channel) if n >= position.segment]:
             offset = position.offset if number == position.segment else frames.START
             data, end = self._view(channel, number)
-            position = Position(number, offset)
+            yield None, Position(number, offset)
             for record, behind in frames.read(data, offset, end):
-                if record is None:
-                    position = Position(number, end)
+                yield record, Position(number, end if record is None else behind)
+
+    def expire(self, channel: str) -> None:
+        with self._lock, suppress(OSError):  # it can't be read now
+            if not self._closed:
+                self._expire(channel)
+
+    def _expire(self, channel: str) -> None:
+        if channel == "events" or not self.ledger.waiting(channel):
+            return
+        limit_ns = self.ledger.origin.limit_ns(MAX_AGE_S)
+        if limit_ns <= self._young_ns.get(channel, 0):
+            return
+        position, expired = self.ledger.positions[channel], 0
+        if (held := self._held.get(channel)) is not None:
+            position = max(position, held.position)
+        for record, behind in self._walk(channel, position):
+            if record is not None:
+                if record.monotonic_ns >= limit_ns:
+                    self._young_ns[channel] = record.monotonic_ns
                     break
-                if record.monotonic_ns < oldest_ns and channel != "events":
-                    expired += record.items
-                elif records and (
-                    items + record.items > max_items or size + len(record.payload) > max_bytes
-                ):
-                    return Batch(channel, records, expired, position)
-                else:
-                    records.append(record)
-                    items += record.items
-                    size += len(record.payload)
-                position = Position(number, behind)
-        return Batch(channel, records, expired, position)
+                expired += record.items
+            position = behind
+        if expired:
+            self._settle(channel, position, 0, {"expired": expired})
+
+    def _passed(self, channel: str) -> Batch | None:
+        """The batch that is held while what came after it has expired: only its reader has it."""
+        held = self._held.get(channel)
+        passed = held is not None and held.position < self.ledger.positions[channel]
+        return held if passed else None
+
+    def _drop_passed(self) -> None:
+        """At the end: an adopter would not find them, and count them as corrupt, as after a kill."""
+        for channel in CHANNELS:
+            if (passed := self._passed(channel)) is not None:
+                self._settle(channel, passed.position, 0, {"expired": passed.items})
 
     def settle(self, batch: Batch, delivered: int, dropped: Mapping[str, int]) -> None:
         """After close() nothing is noted: whoever comes next delivers the batch."""
         with self._lock:
             if not self._closed:
-                self._settle(batch, delivered, dropped)
+                self._held.pop(batch.channel, None)
+                self._settle(batch.channel, batch.position, delivered, dropped)
 
-    def _settle(self, batch: Batch, delivered: int, dropped: Mapping[str, int]) -> None:
-        channel = batch.channel
+    def _settle(
+        self, channel: str, position: Position, delivered: int, dropped: Mapping[str, int]
+    ) -> None:
         # The position first: killed in between, items are missed in the counts, not sent twice.
-        self.ledger.move(channel, batch.position)
+        # Never back: what came after the batch may have expired.
+        self.ledger.move(channel, max(position, self.ledger.positions[channel]))
         self.ledger.add(channel, "delivered", delivered)
         self._books.add(channel, "delivered", delivered)
         for reason in REASONS:
-            count = dropped.get(reason, 0) + (batch.expired if reason == "expired" else 0)
+            count = dropped.get(reason, 0)
             self.ledger.add(channel, reason, count)
             self._books.add(channel, "dropped", count, reason)
         self._free(channel)

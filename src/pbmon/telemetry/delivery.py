@@ -13,6 +13,7 @@ from pbmon.spool import adoption, directory
 from pbmon.spool.adoption import Orphan
 from pbmon.spool.books import Books
 from pbmon.spool.directory import Home, UnusableError
+from pbmon.spool.frames import CHANNELS
 from pbmon.spool.memory import MemoryQueue
 from pbmon.spool.queue import Spool
 from pbmon.telemetry import transport
@@ -20,6 +21,7 @@ from pbmon.telemetry.pipeline import PREFIXES, interval_s, max_items
 from pbmon.telemetry.sender import Sender
 
 _ADOPT_EVERY_S = 5.0
+_EXPIRE_EVERY_S = 60.0
 _GRACE_S = 0.5
 
 _DELAYS_MS = {
@@ -70,6 +72,7 @@ class Delivery:
         for signal, name in names.items():
             self.add(signal, name)
         self._adopt_at_s = time.monotonic() + 0.2
+        self._expire_at_s = 0.0
         self._closed = False
         self.on_buried: Callable[[], None] = lambda: None
         """Called when nothing adopted is left to deliver."""
@@ -138,7 +141,10 @@ class Delivery:
     def look_after_orphans(self) -> None:
         """Called about once a second."""
         self._look_after_retired()
-        if self._closed or not isinstance(self.queue, Spool):
+        if self._closed:
+            return
+        self._expire()
+        if not isinstance(self.queue, Spool):
             return
         done = [orphan for orphan in self._orphans if orphan.is_done()]
         for orphan in done:
@@ -155,6 +161,16 @@ class Delivery:
                     if orphan.waiting(sender.signal):
                         sender.start()
                         sender.nudge()
+
+    def _expire(self) -> None:
+        """Also where a sender tries one batch for hours, or a signal has none: what is too old
+        makes room for what comes."""
+        now_s = time.monotonic()
+        if now_s >= self._expire_at_s:
+            self._expire_at_s = now_s + _EXPIRE_EVERY_S
+            for source in (self.queue, *self._orphans):
+                for channel in CHANNELS:
+                    source.expire(channel)
 
     def _bury(self, orphan: Orphan) -> None:
         """Its own records are delivered; now its newest metrics, then nothing of it is left."""
