@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from pbmon import signals
 from pbmon.settings import resolve
 from pbmon.spool.memory import MemoryQueue
-from pbmon.spool.queue import Spool
+from pbmon.spool.queue import MAX_RECORD, Spool
 from pbmon.telemetry import delivery
 from pbmon.telemetry.delivery import Delivery, last_words
 from tests import state
@@ -467,6 +467,56 @@ def test_a_forked_child_without_its_parents_place_goes_on_in_memory(made, direct
     assert old.append("traces", b"", 1) == "io_error"
 
 
+def left(made, sink, words, **records):
+    """A dead process's newest metrics and, by signal, items that nobody has delivered."""
+    dead = made(metrics=sink.url)
+    for signal, items in records.items():
+        assert dead.queue.append(signal, request(range(items)), items) == ""
+    assert dead.queue.keep_latest(words.SerializeToString(), 1) == ""
+    dead.queue.forget()  # as its death does: the lock is free, the files are there
+
+
+def adopting(heir):
+    heir._adopt_at_s = 0
+    heir.look_after_orphans()
+
+
+@pytest.mark.parametrize("endpoints", ["nobody", "none"])
+def test_a_dead_processs_metrics_wait_for_nothing_else_of_it(made, sink, directory, endpoints):
+    left(made, sink, counter(7, name="test.work"), traces=5)
+    others = {"traces": closed_port()} if endpoints == "nobody" else {}
+    heir = made(metrics=sink.url, **others)
+    adopting(heir)
+    heir.look_after_orphans()
+    wait_until(lambda: read(sink, "test.work") == 7, "its metrics")
+    (orphan,) = heir._orphans
+    assert orphan.waiting("traces") == 5
+    assert not (orphan.directory / "latest").exists()
+    heir.close()
+    taken = sink.posts
+    third = made(metrics=sink.url)
+    adopting(third)
+    third.look_after_orphans()
+    third.close()
+    assert sink.posts == taken  # they are not sent a second time
+
+
+def test_words_that_have_no_room_are_kept_and_refused_once(made, sink, environ):
+    left(made, sink, counter(7, name="test.work"))
+    heir = made(metrics=sink.url)
+    take = heir.queue._append
+    heir.queue._append = lambda *_: "full"
+    adopting(heir)
+    for _ in range(3):
+        heir.look_after_orphans()
+    assert heir.books.total("metrics", "refused") == 1
+    heir.queue._append = take
+    heir.look_after_orphans()
+    wait_until(lambda: read(sink, "test.work") == 7, "its metrics")
+    assert heir.books.total("metrics", "refused") == 1
+    assert heir._orphans == []
+
+
 # --- last words ---------------------------------------------------------------------------------
 
 
@@ -489,9 +539,9 @@ def test_last_words_leave_all_as_it_was_but_what_is_open():
         resource_metrics=[{"scope_metrics": [{"metrics": metrics}]}]
     )
     now_ns = time.time_ns()
-    payload, items = last_words(before.SerializeToString())
-    assert items == 7
-    after = ExportMetricsServiceRequest.FromString(payload)
+    (words,) = last_words(before.SerializeToString())
+    assert words.items == 7
+    after = ExportMetricsServiceRequest.FromString(words.payload)
     zeroed = after.resource_metrics[0].scope_metrics[0].metrics[1].sum.data_points
     for point in zeroed:
         assert point.WhichOneof("value") == "as_int"
@@ -500,3 +550,16 @@ def test_last_words_leave_all_as_it_was_but_what_is_open():
     for made in (before, after):
         del made.resource_metrics[0].scope_metrics[0].metrics[1]
     assert after == before
+
+
+def test_many_last_words_come_in_pieces_that_the_spool_takes():
+    points = [{"as_int": n, "attributes": [{"key": "k", "value": {"string_value": "x" * 900}}]}
+              for n in range(12_000)]  # fmt: skip
+    metric = {"name": "c", "sum": {"is_monotonic": True, "data_points": points}}
+    whole = ExportMetricsServiceRequest(
+        resource_metrics=[{"scope_metrics": [{"metrics": [metric]}]}]
+    ).SerializeToString()
+    assert len(whole) > MAX_RECORD
+    words = last_words(whole)
+    assert sum(word.items for word in words) == 12_000
+    assert max(len(word.payload) for word in words) < MAX_RECORD / 8

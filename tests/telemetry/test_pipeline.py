@@ -29,7 +29,7 @@ class Recording(MemoryQueue):
         self.refusal = ""
         self.reported = []
 
-    def append(self, channel, payload, items):
+    def append(self, channel, payload, items, *, again=False):
         self.writers.add(threading.current_thread().name)
         if self.refusal:
             self._books.add(channel, "refused", items, self.refusal)

@@ -85,6 +85,11 @@ class Orphan(Shelf):
             return None
         return written
 
+    def forget_latest(self) -> None:
+        """They are in this process's spool now: no later adopter sends them again."""
+        with suppress(OSError):
+            (self.directory / latest.NAME).unlink(missing_ok=True)
+
     def is_done(self) -> bool:
         return not any(self.waiting(channel) for channel in CHANNELS)
 

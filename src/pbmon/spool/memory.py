@@ -27,17 +27,17 @@ class MemoryQueue:
         self._size = 0
         self._closed = False
 
-    def append(self, channel: str, payload: bytes, items: int) -> str:
+    def append(self, channel: str, payload: bytes, items: int, *, again: bool = False) -> str:
         with self._lock:
             full = self._closed or self._size + len(payload) > MAX_BYTES
             if not full:
                 self._records[channel].append(Record(items, time.monotonic_ns(), payload))
                 self._size += len(payload)
-        if full:
+        if full and not again:
             self._books.add(channel, "refused", items, "full")
-            return "full"
-        self._books.add(channel, "accepted", items)
-        return ""
+        elif not full:
+            self._books.add(channel, "accepted", items)
+        return "full" if full else ""
 
     def keep_latest(self, payload: bytes, items: int) -> str:
         return ""

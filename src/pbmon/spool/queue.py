@@ -66,14 +66,15 @@ class Spool(Shelf):
 
     # --- writing ---
 
-    def append(self, channel: str, payload: bytes, items: int) -> str:
+    def append(self, channel: str, payload: bytes, items: int, *, again: bool = False) -> str:
         """Take a record; returns why not (full, io_error, too_large), or an empty text.
 
-        A refusal is counted; accepted records survive this process.
+        A refusal is counted, but not again; accepted records survive this process.
         """
         with self._lock:
             reason = self._append(channel, payload, items)
-            self._books.add(channel, "refused" if reason else "accepted", items, reason)
+            if not (reason and again):
+                self._books.add(channel, "refused" if reason else "accepted", items, reason)
         return reason
 
     def _append(self, channel: str, payload: bytes, items: int) -> str:

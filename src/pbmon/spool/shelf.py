@@ -155,7 +155,7 @@ class Shelf(ABC):
         return held if passed else None
 
     def _drop_passed(self) -> None:
-        """At the end: an adopter would not find them, and count them as corrupt, as after a kill."""
+        """At the end: an adopter would count them as corrupt, as it does after a kill."""
         for channel in CHANNELS:
             if (passed := self._passed(channel)) is not None:
                 self._settle(channel, passed.position, 0, {"expired": passed.items})

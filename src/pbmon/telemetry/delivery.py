@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,8 @@ from pbmon.spool.frames import CHANNELS
 from pbmon.spool.memory import MemoryQueue
 from pbmon.spool.queue import Spool
 from pbmon.telemetry import transport
-from pbmon.telemetry.pipeline import PREFIXES, interval_s, max_items
+from pbmon.telemetry.encoding import Encoded
+from pbmon.telemetry.pipeline import PREFIXES, interval_s, max_items, pieces
 from pbmon.telemetry.sender import Sender
 
 _ADOPT_EVERY_S = 5.0
@@ -67,6 +69,9 @@ class Delivery:
         )
         self.senders: dict[str, Sender] = {}
         self._orphans: list[Orphan] = []
+        self._words: dict[Orphan, deque[Encoded]] = {}
+        """What of an orphan's newest metrics is not spooled yet."""
+        self._refused: set[Orphan] = set()
         self._retired: list[Spool] = []
         self._replacing = threading.Lock()
         for signal, name in names.items():
@@ -146,10 +151,11 @@ class Delivery:
         self._expire()
         if not isinstance(self.queue, Spool):
             return
-        done = [orphan for orphan in self._orphans if orphan.is_done()]
+        # Its metrics at once, whatever else of it waits: what was open in it is not open any more.
+        done = [o for o in self._orphans if self._speak_for(o) and o.is_done()]
         for orphan in done:
-            self._bury(orphan)
-        if done and not self._orphans:
+            self._let_go(orphan)
+        if done and not any(sender.has_adopted() for sender in self.senders.values()):
             self.on_buried()  # these counts have no other teller
         now_s = time.monotonic()
         if now_s >= self._adopt_at_s:
@@ -172,19 +178,31 @@ class Delivery:
                 for channel in CHANNELS:
                     source.expire(channel)
 
-    def _bury(self, orphan: Orphan) -> None:
-        """Its own records are delivered; now its newest metrics, then nothing of it is left."""
-        written = orphan.last_metrics()
-        if written is not None and "metrics" in self.senders:
-            payload, items = last_words(written.payload)
-            if items:
-                if self.queue.append("metrics", payload, items):
-                    return  # no room: it is tried again
-                self.spooled("metrics")
-        self._let_go(orphan)
+    def _speak_for(self, orphan: Orphan) -> bool:
+        """Send a dead process's newest metrics behind its older ones; whether all is said."""
+        if "metrics" not in self.senders:
+            return True
+        if orphan.waiting("metrics"):
+            return False
+        words = self._words.get(orphan)
+        if words is None:
+            written = orphan.last_metrics()
+            words = self._words[orphan] = deque(last_words(written.payload) if written else ())
+        while words:
+            again = orphan in self._refused
+            if self.queue.append("metrics", words[0].payload, words[0].items, again=again):
+                self._refused.add(orphan)
+                return False  # no room: it is tried again
+            self._refused.discard(orphan)
+            words.popleft()
+            self.spooled("metrics")
+        orphan.forget_latest()
+        return True
 
     def _let_go(self, orphan: Orphan) -> None:
         self._orphans.remove(orphan)
+        self._words.pop(orphan, None)
+        self._refused.discard(orphan)
         for sender in self.senders.values():
             sender.sources.remove(orphan)
         orphan.close()
@@ -211,14 +229,17 @@ class Delivery:
         for orphan in list(self._orphans):
             with signals.guard("leaving an adopted spool"):
                 # Its newest metrics wait in our spool then: an empty one is removed with them.
-                (self._bury if orphan.is_done() else self._let_go)(orphan)
-        self.queue.close()
+                self._speak_for(orphan)
+                self._let_go(orphan)
+        for queue in (self.queue, *self._retired):
+            queue.close()
 
     def forget(self) -> None:
         """In a forked child: a queue of its own; the parent's, and what it adopted, stay the
         parent's."""
         old, inherited = self.queue, (*self._orphans, *self._retired)
         self._orphans, self._retired = [], []
+        self._words, self._refused = {}, set()
         self.books.forget()
         for each in (old, *inherited):
             with signals.guard("letting go of the parent's spool"):
@@ -252,11 +273,9 @@ def _patience(sender: Sender) -> Callable[[], bool]:
     return is_over
 
 
-def last_words(payload: bytes) -> tuple[bytes, int]:
-    """A dead process's metrics with its up/down counters at 0: nothing of it is open any more.
-
-    Returns the request and its number of data points.
-    """
+def last_words(payload: bytes) -> list[Encoded]:
+    """A dead process's metrics with its up/down counters at 0: nothing of it is open any more. In
+    pieces that the spool takes."""
     from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
         ExportMetricsServiceRequest,
     )
@@ -280,4 +299,4 @@ def last_words(payload: bytes) -> tuple[bytes, int]:
                     for point in points:
                         point.as_int = 0
                         point.time_unix_nano = max(now_ns, point.time_unix_nano)
-    return request.SerializeToString(), items
+    return pieces("metrics", Encoded(request.SerializeToString(), items))

@@ -54,7 +54,7 @@ class Queue(Source, Protocol):
     is_usable: bool
     """Whether it takes more; one that does not is replaced."""
 
-    def append(self, channel: str, payload: bytes, items: int) -> str: ...
+    def append(self, channel: str, payload: bytes, items: int, *, again: bool = False) -> str: ...
 
     def keep_latest(self, payload: bytes, items: int) -> str: ...
 
@@ -187,7 +187,7 @@ class Pipeline:
         self._count(signal, encoded)
         if not self.queue.is_usable:
             self.queue = self.replace_queue()
-        for piece in _pieces(signal, encoded):
+        for piece in pieces(signal, encoded):
             reason = self.queue.append(signal, piece.payload, piece.items)
             if reason:
                 signals.tell(
@@ -305,12 +305,12 @@ class Pipeline:
         self._start()
 
 
-def _pieces(signal: str, encoded: Encoded) -> list[Encoded]:
+def pieces(signal: str, encoded: Encoded) -> list[Encoded]:
     """A request as records of a size that many fit a segment, where its items allow it."""
     if len(encoded.payload) <= _RECORD_BYTES or encoded.items <= 1:
         return [encoded] if encoded.items else []
     halves = encoding.split(signal, encoded.payload)
-    return [piece for half in halves for piece in _pieces(signal, half)]
+    return [piece for half in halves for piece in pieces(signal, half)]
 
 
 def positive(value: str) -> float | None:

@@ -153,6 +153,10 @@ class Sender:
         """Whether anything of this signal is not settled."""
         return any(source.waiting(self.signal) for source in self.sources)
 
+    def has_adopted(self) -> bool:
+        """Whether anything waits of what dead processes left."""
+        return any(source.waiting(self.signal) for source in self.sources[1:])
+
     # --- the thread ---
 
     def _run(self) -> None:
