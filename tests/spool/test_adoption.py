@@ -22,7 +22,7 @@ from pbmon.spool.directory import Home
 from pbmon.spool.frames import CHANNELS
 from pbmon.spool.queue import Spool
 from tests import fresh
-from tests.spool.spools import Spools, drain, fill, is_balanced, totals
+from tests.spool.spools import Spools, drain, fill, is_balanced, tell, totals
 from tests.spool.worker import NUMBER, RANGE
 from tests.stack.process import wait_until
 
@@ -282,7 +282,7 @@ def test_what_was_not_yet_told_is_told_by_the_adopter(spools):
     fill(spool, "logs", 10)
     batch = spool.read("logs", 4, 2**20)
     spool.settle(batch, 3, {"rejected": 1})
-    spool.report(spool.snapshot()[0])  # told: 10, 3, 1
+    tell(spool._books)  # told: 10, 3, 1
     fill(spool, "logs", 5)
     batch = spool.read("logs", 5, 2**20)
     spool.settle(batch, 3, {"rejected": 2})
@@ -304,11 +304,34 @@ def test_an_adopter_that_dies_leaves_the_rest_to_the_next_and_nothing_is_told_tw
     orphan = spools.adopt_one(first)
     batch = orphan.read("logs", 4, 2**20)
     orphan.settle(batch, 4, {})
+    assert totals(first, "logs") == (10, 4, 0)
+    tell(first)
     spools.crash(orphan)
     orphan = spools.adopt_one(second)
     assert drain(orphan, "logs") == payloads[4:]
-    assert totals(first, "logs") == (10, 4, 0)
     assert totals(second, "logs") == (0, 6, 0)
+
+
+def test_an_adopter_that_dies_before_it_could_tell_leaves_that_to_the_next(spools):
+    spool = spools.make(Books())
+    fill(spool, "logs", 10)
+    spools.crash(spool)
+    first, second = Books(), Books()
+    orphan = spools.adopt_one(first)
+    orphan.settle(orphan.read("logs", 4, 2**20), 4, {})
+    rows, _ = first.snapshot()  # told: 10, 4
+    orphan.settle(orphan.read("logs", 1, 2**20), 0, {"rejected": 1})
+    assert not orphan.is_told()
+    for part, row in rows.items():
+        part.report(row)
+    assert not orphan.is_told()
+    spools.crash(orphan)
+    orphan = spools.adopt_one(second)
+    assert totals(second, "logs") == (0, 0, 1)
+    assert len(drain(orphan, "logs")) == 5
+    tell(second)
+    assert orphan.is_told()
+    assert totals(second, "logs") == (0, 5, 1)
 
 
 def test_killed_between_a_record_and_its_count_it_is_found(spools, books):
@@ -631,6 +654,18 @@ def test_missing_segments_are_counted(remains):
     assert totals(books, "traces") == (12, 0, 12)
     assert orphan.last_metrics() is None
     assert drain(orphan, "events") == remains.payloads["events"]
+
+
+def test_missing_segments_are_counted_also_where_nobody_reads(remains):
+    (orphan,), books = remains.adopt({"traces-00000001.seg": None})
+    orphan.expire("traces")
+    assert totals(books, "traces") == (12, 0, 12)
+    assert books.total("traces", "dropped", "corrupt") == 12
+    orphan.expire("metrics")
+    assert totals(books, "metrics") == (12, 0, 0)
+    for channel in ("metrics", "logs", "events"):
+        assert drain(orphan, channel) == remains.payloads[channel]
+    let_go(orphan)
 
 
 def test_a_damaged_segment_in_the_middle_costs_only_its_own(plain, books):

@@ -612,7 +612,8 @@ def test_after_the_end_nothing_is_taken_and_nothing_raises(spools, books):
     assert spool.keep_latest(b"late", 1) == "io_error"
     assert spool.read("traces", 512, 2**20) is None
     spool.settle(batch, 3, {})
-    spool.report(spool.snapshot()[0])
+    spool.report(spool.rows())
+    assert books.snapshot()[0] == {}
     spool.forget()
     assert spool.waiting("traces") == 3
     assert totals(books, "traces") == (3, 0, 0)

@@ -23,7 +23,7 @@ from pbmon.spool.ledger import FIELDS
 from pbmon.spool.queue import Spool
 from pbmon.spool.shelf import MAX_AGE_S
 from tests.patience import patiently
-from tests.spool.spools import totals
+from tests.spool.spools import tell, totals
 
 HOUR_NS = 3600 * 10**9
 OUTCOMES = ("accepted", "delivered", "dropped")
@@ -126,11 +126,11 @@ class Machine(RuleBasedStateMachine):
         sources = [(self.spool, self.model), *self.orphans]
         source, model = sources[which % len(sources)]
         batch = source.read(channel, max_items, max_bytes)
-        self.count(source, model, channel, dropped=model.expire(channel, self.oldest_ns))
+        self.count(model, channel, dropped=model.expire(channel, self.oldest_ns))
         wanted = model.read(channel, max_items, max_bytes)
         if not wanted:
             assert batch is None
-            self.count(source, model, channel, dropped=model.missing.pop(channel, 0))
+            self.count(model, channel, dropped=model.missing.pop(channel, 0))
             return
         got = [(record.payload, record.items, record.monotonic_ns) for record in batch.records]
         assert got == wanted
@@ -139,14 +139,12 @@ class Machine(RuleBasedStateMachine):
         rejected = min(rejected, batch.items)
         source.settle(batch, batch.items - rejected, {"rejected": rejected})
         model.settle(channel)
-        self.count(source, model, channel, delivered=batch.items - rejected, dropped=rejected)
+        self.count(model, channel, delivered=batch.items - rejected, dropped=rejected)
 
-    def count(self, source, model, channel, **outcomes):
+    def count(self, model, channel, **outcomes):
         for outcome, count in outcomes.items():
             model.counts[channel, outcome] += count
             self.expected[channel, outcome] += count
-            if source is not self.spool and count:
-                model.told = Counter(model.counts)
 
     @property
     def oldest_ns(self):
@@ -160,7 +158,10 @@ class Machine(RuleBasedStateMachine):
     def expire(self, channel):
         for source, model in [(self.spool, self.model), *self.orphans]:
             source.expire(channel)
-            self.count(source, model, channel, dropped=model.expire(channel, self.oldest_ns))
+            dropped = model.expire(channel, self.oldest_ns)
+            if not model.waiting[channel] and not source.waiting(channel):
+                dropped += model.missing.pop(channel, 0)  # it looked, and found none of them
+            self.count(model, channel, dropped=dropped)
 
     @rule(channel=channels, which=st.integers(0, 5), later=st.booleans())
     def outlast(self, channel, which, later):
@@ -175,10 +176,13 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def report(self):
-        rows, _ = self.spool.snapshot()
-        assert set(rows["logs"]) == set(FIELDS)
-        self.spool.report(rows)
-        self.model.told = Counter(self.model.counts)
+        rows, counts = self.books.snapshot()
+        assert set(rows) == {self.spool, *(orphan for orphan, _ in self.orphans)}
+        assert set(rows[self.spool]["logs"]) == set(FIELDS)
+        assert counts == self.books.totals()
+        tell(self.books)
+        for model in (self.model, *(model for _, model in self.orphans)):
+            model.told = Counter(model.counts)
 
     @rule()
     def crash(self):
@@ -196,7 +200,7 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def close(self):
         """In order; another spool takes its place."""
-        self.drop_passed(self.spool, self.model)
+        self.drop_passed(self.model)
         self.spool.close()
         if any(self.model.items(channel) for channel in CHANNELS):
             self.model.die()
@@ -205,10 +209,10 @@ class Machine(RuleBasedStateMachine):
             assert not self.spool.directory.exists()
         self.spool, self.model = Spool(self.home, self.books), Model()
 
-    def drop_passed(self, source, model):
+    def drop_passed(self, model):
         for channel in CHANNELS:
             if dropped := model.passed_items(channel):
-                self.count(source, model, channel, dropped=dropped)
+                self.count(model, channel, dropped=dropped)
                 model.settle(channel)
 
     @rule()
@@ -216,15 +220,15 @@ class Machine(RuleBasedStateMachine):
         for orphan in adoption.adopt(self.home, self.books, self.spool.directory):
             model = self.dead.pop(orphan.directory)
             self.expected.update(model.counts - model.told)
-            model.told = Counter(model.counts)
             self.orphans.append((orphan, model))
         assert self.dead == {}
 
     @precondition(lambda self: self.orphans)
     @rule()
     def close_orphan(self):
+        self.report()  # as a process does that goes on
         orphan, model = self.orphans.pop(0)
-        self.drop_passed(orphan, model)
+        self.drop_passed(model)
         done = not any(model.items(channel) for channel in CHANNELS)
         orphan.close()
         model.die()
@@ -272,6 +276,8 @@ class Machine(RuleBasedStateMachine):
             for source, model in [(self.spool, self.model), *self.orphans]:
                 waits = model.items(channel)
                 assert source.waiting(channel) == waits
+                if source is not self.spool:
+                    assert source.is_told() is (model.told == model.counts)
                 accepted, delivered, dropped = (model.counts[channel, o] for o in OUTCOMES)
                 assert accepted == delivered + dropped + waits
 

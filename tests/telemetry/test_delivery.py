@@ -23,6 +23,7 @@ from tests import state
 from tests.faults import sink as sinks
 from tests.faults.sink import Sink
 from tests.faults.test_sink import counter
+from tests.spool.spools import tell
 from tests.stack.process import wait_until
 from tests.telemetry.programs import Program
 from tests.telemetry.receiver import closed_port
@@ -394,6 +395,23 @@ def test_a_worker_that_becomes_another_user_loses_nothing(sink, tmp_path, is_ope
     assert err.count("can't be used any more") == 1
     assert_once(sink, 15)
     assert_balanced(sink, 15)
+
+
+def test_an_adopted_spool_is_kept_until_metrics_have_told_its_counts(made, directory):
+    dead = made(logs=closed_port())
+    assert dead.queue.append("logs", b"", 3) == ""
+    dead.close()
+    heir = made(metrics=closed_port())
+    heir._adopt_at_s = 0
+    heir.look_after_orphans()
+    (orphan,) = heir._orphans
+    orphan.settle(orphan.read("logs", 512, 2**20), 3, {})
+    heir.look_after_orphans()
+    assert heir._orphans == [orphan]
+    tell(heir.books)
+    heir.look_after_orphans()
+    assert heir._orphans == []
+    assert spools(directory) == ["shop"]  # its own
 
 
 def test_what_is_too_old_goes_once_a_minute_also_where_nobody_reads(made, environ, directory):

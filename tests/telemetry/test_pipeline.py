@@ -28,6 +28,7 @@ class Recording(MemoryQueue):
         self.latest = []
         self.refusal = ""
         self.reported = []
+        books.join(self)
 
     def append(self, channel, payload, items, *, again=False):
         self.writers.add(threading.current_thread().name)
@@ -41,8 +42,14 @@ class Recording(MemoryQueue):
         self.latest.append((payload, items))
         return self.refusal
 
-    def snapshot(self):
-        return {"traces": {"accepted": len(self.appended)}}, self._books.totals()
+    def is_closed(self):
+        return False
+
+    def standing_still(self):
+        return self._lock
+
+    def rows(self):
+        return {"traces": {"accepted": len(self.appended)}}
 
     def report(self, rows):
         self.reported.append(rows)

@@ -15,7 +15,7 @@ from pbmon.spool.books import Books
 from pbmon.spool.directory import Home, lock
 from pbmon.spool.frames import CHANNELS
 from pbmon.spool.latest import Written
-from pbmon.spool.ledger import FIELDS, REASONS, Ledger, OtherVersionError, Position
+from pbmon.spool.ledger import FIELDS, REASONS, Ledger, OtherVersionError
 from pbmon.spool.shelf import MAX_AGE_S, Shelf
 
 _HIDDEN_AGE_S = 60.0
@@ -25,6 +25,8 @@ _HIDDEN = re.compile(r"\.[0-9]+-[0-9a-f]{8}(\.done)?")
 class Orphan(Shelf):
     """A dead process's spool, locked by this one. Its items are counted in this one's books.
 
+    Its ledger notes only what metrics of this process have told: the next adopter tells the rest.
+
     Raises OSError where it can't be read now.
     """
 
@@ -33,26 +35,27 @@ class Orphan(Shelf):
         self.directory = directory
         self._segments = {c: segment.numbers(directory, c) for c in CHANNELS}
         self._data: tuple[str, int, bytes] = ("", 0, b"")
-        self._recount()
+        items = {channel: self._found(channel) for channel in CHANNELS}
+        books.join(self)
+        with self._lock:
+            self._recount(items)
 
-    def _recount(self) -> None:
+    def _recount(self, found: Mapping[str, int]) -> None:
         """A process killed between a record and its count, or a damaged ledger: what is found
         counts. And what the dead one could no longer tell is told by this one."""
         for channel in CHANNELS:
-            found = self._found(channel)
             if channel in self.ledger.damaged:  # no sum holds: begin with what is there
                 for name in FIELDS:
                     self.ledger.set(channel, name, 0)
                 self.ledger.report(channel, self.ledger.rows[channel])
             row, reported = self.ledger.rows[channel], self.ledger.reported[channel]
-            known = self.ledger.settled(channel) + found
+            known = self.ledger.settled(channel) + found[channel]
             if row["accepted"] < known:
                 self.ledger.set(channel, "accepted", known)
             self._books.add(channel, "accepted", row["accepted"] - reported["accepted"])
             self._books.add(channel, "delivered", row["delivered"] - reported["delivered"])
             for reason in REASONS:
                 self._books.add(channel, "dropped", row[reason] - reported[reason], reason)
-            self.ledger.report(channel, row)
             self._free(channel)
 
     def _found(self, channel: str) -> int:
@@ -93,6 +96,11 @@ class Orphan(Shelf):
     def is_done(self) -> bool:
         return not any(self.waiting(channel) for channel in CHANNELS)
 
+    def is_told(self) -> bool:
+        """Whether metrics have left this process that say all of its counts."""
+        with self._lock:
+            return self.ledger.rows == self.ledger.reported
+
     def close(self) -> None:
         """Remove it when it is empty, else leave it for the next adopter."""
         with self._lock:
@@ -108,13 +116,6 @@ class Orphan(Shelf):
         """In a forked child: it is the parent's."""
         self._closed = True
         self.ledger.close()
-
-    def _settle(
-        self, channel: str, position: Position, delivered: int, dropped: Mapping[str, int]
-    ) -> None:
-        super()._settle(channel, position, delivered, dropped)
-        # This process tells it, not the next adopter.
-        self.ledger.report(channel, self.ledger.rows[channel])
 
     def _numbers(self, channel: str) -> list[int]:
         return list(self._segments[channel])

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 
-from pbmon.spool.books import Books, Entry
+from pbmon.spool.books import Books
 from pbmon.spool.frames import CHANNELS, Record
 from pbmon.spool.ledger import Position
 from pbmon.spool.shelf import MAX_AGE_S, Batch
@@ -41,12 +41,6 @@ class MemoryQueue:
 
     def keep_latest(self, payload: bytes, items: int) -> str:
         return ""
-
-    def snapshot(self) -> tuple[dict[str, dict[str, int]], dict[Entry, int]]:
-        return {}, self._books.totals()
-
-    def report(self, rows: Mapping[str, Mapping[str, int]]) -> None:
-        """Nobody adopts a queue in memory."""
 
     def waiting(self, channel: str) -> int:
         with self._lock:

@@ -7,11 +7,10 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
 from pathlib import Path
 
 from pbmon.spool import frames, ledger, segment
-from pbmon.spool.books import Books, Entry
+from pbmon.spool.books import Books
 from pbmon.spool.directory import Home, UnusableError, lock
 from pbmon.spool.frames import CHANNELS
 from pbmon.spool.latest import Latest, Written
@@ -48,6 +47,7 @@ class Spool(Shelf):
             self._latest = Latest(hidden, home)
             hidden.rename(self.directory)
             self._latest.move(self.directory)
+            books.join(self)
         except (OSError, ValueError) as error:
             shutil.rmtree(hidden, ignore_errors=True)
             if fd >= 0:
@@ -120,19 +120,6 @@ class Spool(Shelf):
         except OSError as error:
             return _reason(error)
         return ""
-
-    def snapshot(self) -> tuple[dict[str, dict[str, int]], dict[Entry, int]]:
-        """The ledger's rows and the books' totals at one moment."""
-        with self._lock:
-            return {c: dict(row) for c, row in self.ledger.rows.items()}, self._books.totals()
-
-    def report(self, rows: Mapping[str, Mapping[str, int]]) -> None:
-        """Metrics that say these rows have left this process's hands."""
-        with self._lock:
-            if self._closed:
-                return
-            for channel, row in rows.items():
-                self.ledger.report(channel, row)
 
     # --- reading ---
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple, Protocol
 
 from pbmon.spool import frames
@@ -75,6 +75,21 @@ class Shelf(ABC):
     def _is_sealed(self, channel: str, number: int) -> bool:
         """Whether nothing more will be written to it."""
 
+    def is_closed(self) -> bool:
+        return self._closed
+
+    def standing_still(self) -> AbstractContextManager[object]:
+        return self._lock
+
+    def rows(self) -> dict[str, dict[str, int]]:
+        return {channel: dict(row) for channel, row in self.ledger.rows.items()}
+
+    def report(self, rows: Mapping[str, Mapping[str, int]]) -> None:
+        with self._lock:
+            if not self._closed:
+                for channel, row in rows.items():
+                    self.ledger.report(channel, row)
+
     def waiting(self, channel: str) -> int:
         with self._lock:
             return self.ledger.waiting(channel)
@@ -135,7 +150,7 @@ class Shelf(ABC):
         limit_ns = self.ledger.origin.limit_ns(MAX_AGE_S)
         if limit_ns <= self._young_ns.get(channel, 0):
             return
-        position, expired = self.ledger.positions[channel], 0
+        position, expired, corrupt = self.ledger.positions[channel], 0, 0
         if (held := self._held.get(channel)) is not None:
             position = max(position, held.position)
         for record, behind in self._walk(channel, position):
@@ -145,8 +160,11 @@ class Shelf(ABC):
                     break
                 expired += record.items
             position = behind
-        if expired:
-            self._settle(channel, position, 0, {"expired": expired})
+        else:
+            if held is None:  # that was all, and the rest is not to be found
+                corrupt = max(0, self.ledger.waiting(channel) - expired)
+        if expired or corrupt:
+            self._settle(channel, position, 0, {"expired": expired, "corrupt": corrupt})
 
     def _passed(self, channel: str) -> Batch | None:
         """The batch that is held while what came after it has expired: only its reader has it."""
@@ -155,7 +173,7 @@ class Shelf(ABC):
         return held if passed else None
 
     def _drop_passed(self) -> None:
-        """At the end: an adopter would count them as corrupt, as it does after a kill."""
+        """At the end: after a kill an adopter does not find them, and counts them as corrupt."""
         for channel in CHANNELS:
             if (passed := self._passed(channel)) is not None:
                 self._settle(channel, passed.position, 0, {"expired": passed.items})

@@ -128,7 +128,6 @@ class Delivery:
 
     def _look_after_retired(self) -> None:
         for old in list(self._retired):
-            old.report(old.snapshot()[0])  # this process tells it, not an adopter
             if not any(old.waiting(signal) for signal in self.senders):
                 self._retired.remove(old)
                 for sender in self.senders.values():
@@ -152,7 +151,10 @@ class Delivery:
         if not isinstance(self.queue, Spool):
             return
         # Its metrics at once, whatever else of it waits: what was open in it is not open any more.
-        done = [o for o in self._orphans if self._speak_for(o) and o.is_done()]
+        said = [orphan for orphan in self._orphans if self._speak_for(orphan)]
+        # Until metrics have told its counts, a kill of this process would take them along.
+        tells = "metrics" in self.senders
+        done = [o for o in said if o.is_done() and (o.is_told() or not tells)]
         for orphan in done:
             self._let_go(orphan)
         if done and not any(sender.has_adopted() for sender in self.senders.values()):

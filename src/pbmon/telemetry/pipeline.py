@@ -11,11 +11,11 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from pbmon import signals
-from pbmon.spool.books import Books, Entry
+from pbmon.spool.books import Books, Entry, Rows
 from pbmon.spool.shelf import Source
 from pbmon.telemetry import encoding
 from pbmon.telemetry.encoding import Encoded
@@ -44,10 +44,6 @@ _SNAPSHOT_SHARE = 50  # the newest metrics may cost one part in so many of the p
 _RECORD_BYTES = 256 * 1024
 
 
-Rows = Mapping[str, Mapping[str, int]]
-"""Channel → field → count, as in the spool's ledger."""
-
-
 class Queue(Source, Protocol):
     """This process's spool, or what stands in for it."""
 
@@ -57,10 +53,6 @@ class Queue(Source, Protocol):
     def append(self, channel: str, payload: bytes, items: int, *, again: bool = False) -> str: ...
 
     def keep_latest(self, payload: bytes, items: int) -> str: ...
-
-    def snapshot(self) -> tuple[Rows, dict[Entry, int]]: ...
-
-    def report(self, rows: Rows) -> None: ...
 
     def size(self, channel: str) -> int: ...
 
@@ -233,11 +225,12 @@ class Pipeline:
             elif self.queue.keep_latest(encoded.payload, encoded.items):
                 return
             if observed is not None:
-                self.queue.report(observed)
+                for part, rows in observed.items():
+                    part.report(rows)
 
     def observe_books(self) -> dict[Entry, int]:
         """For the metric of the books: the totals, and what an adopter need not tell again."""
-        self.observed, totals = self.queue.snapshot()
+        self.observed, totals = self.books.snapshot()
         return totals
 
     # --- the thread ---
