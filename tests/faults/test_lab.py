@@ -27,30 +27,37 @@ def test_an_experiment_that_breaks_down_is_a_missed_bar(monkeypatch):
 
 BOOKS = {
     "balanced": ({"accepted": 5, "delivered": 3, "dropped": 2}, "balanced", []),
+    "refused": ({"accepted": 5, "delivered": 5, "refused": 4}, "balanced", []),
     "short": (
         {"accepted": 5, "delivered": 3},
-        "traces off by 2, logs off by 0",
-        ["books: traces off by 2, logs off by 0"],
+        "metrics off by 2",
+        ["books: metrics off by 2"],
     ),
-    "absent": ({}, "no books", []),
+    "twice": (
+        {"accepted": 5, "delivered": 9},
+        "metrics off by -4",
+        ["books: metrics off by -4"],
+    ),
+    "absent": ({}, "none", ["books: none"]),
 }
 
 
 @pytest.mark.parametrize(("sums", "figure", "missed"), BOOKS.values(), ids=BOOKS)
 def test_books(sums, figure, missed):
     result = Result("a name", "pbmon", 1)
-    with Lab("none") as lab:
+    with Lab("pbmon") as lab:
         for outcome, value in sums.items():
             # Over two instances, as after a restart.
             for instance, part in (("one", value - 1), ("two", 1)):
                 request = counter(part, name="pbmon.spool.records", instance=instance, **{
-                    "pbmon.signal": "traces", "pbmon.outcome": outcome
+                    "pbmon.signal": "metrics", "pbmon.outcome": outcome
                 })  # fmt: skip
                 post(lab.sink, request, "/v1/metrics")
         keep_books(result, lab, wait_s=0.1)
     assert result.figures["books"] == figure
     assert result.missed == missed
-    assert ("dropped as None" in result.figures) == ("dropped" in sums)
+    shown = {f"{each} as None" for each in ("dropped", "refused") if each in sums}
+    assert {figure for figure in result.figures if " as " in figure} == shown
 
 
 def test_the_figures_take_their_place_in_the_page(tmp_path):
