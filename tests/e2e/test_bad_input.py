@@ -52,19 +52,32 @@ def test_one_line_with_the_remedy(case, tmp_path):
     assert "Traceback" not in app.log
 
 
-def test_a_driver_that_is_missing(tmp_path):
+@pytest.mark.parametrize(
+    ("scheme", "missing"),
+    [("postgresql+psycopg2", "psycopg2"), ("mysql+nosuchdriver", "mysql+nosuchdriver")],
+)
+def test_a_driver_that_is_missing(tmp_path, scheme, missing):
+    """psycopg2 as it is where it was not installed; a driver that SQLAlchemy has never heard of."""
+    absent = 'raise ModuleNotFoundError("No module named \'psycopg2\'", name="psycopg2")'
+    (tmp_path / "psycopg2.py").write_text(absent)
     environment = {
+        "PYTHONPATH": str(tmp_path),
         "OTEL_TRACES_EXPORTER": "none",
         "OTEL_METRICS_EXPORTER": "console",
         "OTEL_METRIC_EXPORT_INTERVAL": "200",
-        "PBMON_USERS_URL": "mysql+nosuchdriver://ann:secret@localhost/shop",
+        "PBMON_USERS_URL": f"{scheme}://ann:secret@localhost/shop",
         "PBMON_USERS_QUERY": "SELECT 1",
     }
     with launched(APP, tmp_path / "log", environment) as app:
         answers(app.url)
         app.stop()
     lines = [line for line in app.log.splitlines() if "users_url" in line or "users_query" in line]
-    assert len(lines) == 1, app.log
+    assert lines == [
+        (
+            f"pbmon: users_url {scheme}://REDACTED@localhost/shop needs a driver that is not installed "
+            f"({missing}); for PostgreSQL: pip install 'pbmon[postgres]'"
+        )
+    ], app.log
     assert "secret" not in app.log
 
 

@@ -152,6 +152,17 @@ def test_a_missing_driver_is_named_with_the_remedy(now, caplog, monkeypatch):
     ]
 
 
+def test_a_driver_that_sqlalchemy_does_not_know_is_missing_too(now, caplog):
+    url = "mysql+nosuchdriver://app:hunter2@h/x"
+    assert UsersTable(url, ACTIVE).active_users() == {}
+    assert caplog.messages == [
+        (
+            "pbmon: users_url mysql+nosuchdriver://REDACTED@h/x needs a driver that is not "
+            "installed (mysql+nosuchdriver); for PostgreSQL: pip install 'pbmon[postgres]'"
+        )
+    ]
+
+
 # --- a query that hangs ---
 
 

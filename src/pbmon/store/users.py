@@ -127,6 +127,7 @@ class UsersTable:
     def _connect(self) -> Engine:
         from sqlalchemy import create_engine
         from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import NoSuchModuleError
         from sqlalchemy.pool import NullPool
 
         url = make_url(self._url.replace("postgres://", "postgresql://", 1))
@@ -142,5 +143,8 @@ class UsersTable:
             }
         elif url.get_backend_name() == "sqlite":
             arguments = {"timeout": _TIMEOUT_S}
-        self._engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
+        try:
+            self._engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
+        except NoSuchModuleError as error:  # SQLAlchemy knows no driver of this name
+            raise ImportError(str(error), name=url.drivername) from error
         return self._engine
