@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 URL_VARIABLE = "PBMON_TEST_POSTGRES_URL"
 REMEDY = f"install PostgreSQL (its server, `initdb` and `postgres`) or set {URL_VARIABLE}"
 DEBIAN = Path("/usr/lib/postgresql")
+VERSION = "15"
 USER = "pbmon"
 # Only this throw-away server knows it. A password is there so that tests see if it leaks.
 PASSWORD = "the-tests-password"
@@ -107,7 +108,8 @@ class Postgres(Server):
 
 
 def postgres_binaries() -> Path:
-    """The directory with `initdb` and `postgres`, the newest if there are several.
+    """The directory with `initdb` and `postgres`: of PostgreSQL 15, which the tests are for, else
+    the one on the PATH, else the newest.
 
     Raises MissingProgram if this machine has none.
     """
@@ -119,6 +121,7 @@ def postgres_binaries() -> Path:
         versions = [path for path in DEBIAN.iterdir() if re.fullmatch(r"\d+", path.name)]
         versions.sort(key=lambda path: int(path.name), reverse=True)
         candidates.extend(path / "bin" for path in versions)
+    candidates.sort(key=lambda path: path != DEBIAN / VERSION / "bin")
     for directory in candidates:
         if (directory / "initdb").exists() and (directory / "postgres").exists():
             return directory
