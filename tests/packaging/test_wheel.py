@@ -61,8 +61,8 @@ def test_every_module_is_in(names):
     ("folder", "pattern"),
     [
         ("grafana/dashboards", "*.json"),
-        ("grafana/provisioning", "**/*.yaml"),
-        ("collector-config", "*.yaml"),
+        ("grafana/provisioning", "**/*.y*ml"),
+        ("collector-config", "**/*.y*ml"),
     ],
 )
 def test_assets_are_in(names, folder, pattern):
