@@ -74,8 +74,8 @@ def test_a_driver_that_is_missing(tmp_path, scheme, missing):
     lines = [line for line in app.log.splitlines() if "users_url" in line or "users_query" in line]
     assert lines == [
         (
-            f"pbmon: users_url {scheme}://REDACTED@localhost/shop needs a driver that is not installed "
-            f"({missing}); for PostgreSQL: pip install 'pbmon[postgres]'"
+            f"pbmon: users_url {scheme}://REDACTED@localhost/shop needs a driver that is not "
+            f"installed ({missing}); for PostgreSQL: pip install 'pbmon[postgres]'"
         )
     ], app.log
     assert "secret" not in app.log

@@ -218,16 +218,10 @@ class Sender:
         own: only in company does it show whether the receiver is at fault or an item."""
         if work.size >= _MOST_BYTES or not all(part.is_doubtful for part in work.parts):
             return
-        before = work.batch.records
         batch = self._read_beyond(work)
-        if batch is None:
-            return
-        if batch.records[: len(before)] != before:  # some of them are too old by now
-            if not work.delivered and not work.rejected:
-                work.batch, work.parts = batch, _parts(batch)
-        elif len(batch.records) > len(before):
+        if batch is not None:
+            work.parts.extendleft(_parts(batch, len(work.batch.records)))
             work.batch = batch
-            work.parts.extendleft(_parts(batch, len(before)))
 
     def _read_beyond(self, work: _Work) -> Batch | None:
         """The work's batch again with at least one more record, however big that is."""
@@ -235,7 +229,7 @@ class Sender:
         behind = work.source.waiting(self.signal) - work.batch.items
         while behind > 0:
             batch = work.source.read(self.signal, work.batch.items + items, work.size + size)
-            if batch is None or len(batch.records) != len(work.batch.records):
+            if batch is None or len(batch.records) > len(work.batch.records):
                 return batch
             if items >= behind and size >= MAX_RECORD:
                 break
