@@ -182,6 +182,14 @@ def test_an_unknown_method_is_not_in_the_name(spans):
     assert spans.get_finished_spans()[0].name == "HTTP"
 
 
+def test_the_values_of_a_query_stay_here(spans):
+    with recording():
+        for query in (b"card=4111111111111111&page=2", b""):
+            call(upstream.UpstreamObserved(APP), scope(query_string=query), log=[])
+    seen = [span.attributes.get("url.query") for span in spans.get_finished_spans()]
+    assert seen == ["card=REDACTED&page=REDACTED", None]
+
+
 def test_a_lifespan_and_unknown_scopes_pass(monkeypatch):
     flushed, seen = [], []
     monkeypatch.setattr(runtime.active, "flush", flushed.append)

@@ -9,8 +9,8 @@ from typing import Any
 
 from opentelemetry.metrics import NoOpMeterProvider
 
-from pbmon import runtime, signals
-from pbmon.catalog import KNOWN_METHODS
+from pbmon import privacy, runtime, signals
+from pbmon.catalog import KNOWN_METHODS, QUERY
 from pbmon.hooks.asgi import Answer, App, Observed, Receive, Send
 from pbmon.hooks.patches import Hook
 from pbmon.runtime import RECORD, RequestRecord, Scope
@@ -105,6 +105,7 @@ def _middleware() -> Any:
 
 
 def _name(scope: Scope) -> tuple[str, dict[str, Any]]:
-    """Upstream would put the concrete path into the span's name."""
+    """Upstream would put the concrete path into the span's name, and a query's values on it."""
     method = scope.get("method", "GET")  # a WebSocket's handshake is a GET (RFC 6455, 4.1)
-    return (method if method in KNOWN_METHODS else "HTTP"), {}
+    query = privacy.mask_query(scope.get("query_string", b"").decode("latin-1"))
+    return (method if method in KNOWN_METHODS else "HTTP"), {QUERY.name: query} if query else {}
