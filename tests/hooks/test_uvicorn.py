@@ -30,6 +30,7 @@ from pbmon.hooks.fastapi import FastAPIHook
 from pbmon.hooks.starlette import StarletteHook
 from pbmon.hooks.uvicorn import Entrance, UvicornHook, observed
 from tests.hooks.recorder import SERVERS, hooked, recording, serving
+from tests.stack.process import hold_port, wait_until
 
 HEAD = b"GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
@@ -467,15 +468,18 @@ def test_a_terminated_process_has_flushed(tmp_path, workers):
     (tmp_path / "program.py").write_text(PROGRAM)
     out = tmp_path / "out"
     out.mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with subprocess.Popen(
-        [sys.executable, "-m", "uvicorn", "program:app", "--port", str(port), *workers],
-        cwd=tmp_path,
-        env={**os.environ, "OUT": str(out)},
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
+    held = hold_port()
+    port = held.getsockname()[1]
+    with (
+        held,
+        subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", "program:app", "--port", str(port), *workers],
+            cwd=tmp_path,
+            env={**os.environ, "OUT": str(out)},
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
         started = 0
         for line in process.stderr:
             started += "Application startup complete" in line or "lifespan" in line
@@ -487,6 +491,45 @@ def test_a_terminated_process_has_flushed(tmp_path, workers):
         process.wait(30)
     assert (out / f"{pid}.closed").exists()
     assert len(list(out.glob("*.flushed"))) == (2 if workers else 1)
+
+
+def test_a_process_that_is_reloaded_has_flushed(tmp_path):
+    program, out = tmp_path / "program.py", tmp_path / "out"
+    program.write_text(PROGRAM)
+    out.mkdir()
+    held = hold_port()
+    port = held.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "program:app", "--port", str(port), "--reload"]
+
+    def serves(other_than=""):
+        """The process id of who answers, empty while nobody or this one does."""
+        try:
+            pid = httpx.get(f"http://127.0.0.1:{port}/", trust_env=False, timeout=10).text
+        except httpx.HTTPError:
+            return ""
+        return "" if pid == other_than else pid
+
+    with (
+        held,
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(
+            command, cwd=tmp_path, env={**os.environ, "OUT": str(out)}, stderr=log, stdout=log
+        ) as process,
+    ):
+        try:
+            wait_until(serves, "the first", 30)
+            first = serves()
+            program.write_text(PROGRAM + "\n")
+            wait_until(lambda: serves(other_than=first), "the second, reloaded", 30)
+            second = serves()
+            assert (out / f"{first}.flushed").exists()
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+    assert {path.name for path in out.glob("*.flushed")} == {
+        f"{first}.flushed",
+        f"{second}.flushed",
+    }
 
 
 # --- patching -----------------------------------------------------------------------------------
