@@ -88,14 +88,11 @@ def _measure(name: str, lab: Lab, app: App | None = None, *, is_exact: bool = Tr
     counted, answered = lab.truth(), len(lab.sent.answered)
     done = len(lab.sent.answered | set(counted) - lab.sent.sent)
     accepted = lab.accepted
-    result = Result(
-        name,
-        lab.stack,
-        done,
-        spans=_per_cent(lab.missing_spans(), answered + done),
-        logs=_per_cent(lab.missing_logs(), done),
-        counters=_per_cent(lab.missing_counts(), len(counted) + answered + lab.others),
-    )
+    result = Result(name, lab.stack, done)
+    keep_books(result, lab, app, is_exact=is_exact)  # first: a flush may still bring something
+    result.spans = _per_cent(lab.missing_spans(), answered + done)
+    result.logs = _per_cent(lab.missing_logs(), done)
+    result.counters = _per_cent(lab.missing_counts(), len(counted) + answered + lab.others)
     result.require(done > 0, "nothing was answered")
     twice = lab.counted_twice()
     if twice:
@@ -108,7 +105,6 @@ def _measure(name: str, lab: Lab, app: App | None = None, *, is_exact: bool = Tr
     duplicates = accepted.duplicate_spans + accepted.duplicate_logs
     if duplicates:
         result.figures["duplicates"] = str(duplicates)
-    keep_books(result, lab, app, is_exact=is_exact)
     return result
 
 
@@ -133,15 +129,15 @@ def keep_books(
     """accepted = delivered + waiting + dropped of each signal, in pbmon's own figures as they
     arrived. Nothing is under way any more, so nothing may be said to wait.
 
-    app: asked to export its metrics until they balance; they can't tell of their own delivery.
+    app: asked to export its metrics until they balance.
     is_exact: that they do is a bar.
     """
     if lab.stack == "pbmon":
         for _ in range(3):
-            if _balanced(lab, SIGNALS, wait_s):
-                break
             if app is not None:
                 app.get("/flush")
+            if _balanced(lab, SIGNALS, wait_s):
+                break
         left = ", ".join(f"{s} off by {n:.0f}" for s, n in _unsettled(lab).items() if n)
         books = (left or "balanced") if lab.total(BOOKS) else "none"
         result.figures["books"] = books
@@ -275,7 +271,7 @@ def _killed(name: str, is_outage: bool, stack: str, scale: Scale) -> Result:
         lab.sink.become(sink.ok())
         app = lab.start()
         lab.load(app, 0.5)
-        lab.settle(app, scale.patience_s, _spare(scale, killed.rate))
+        lab.settle(app, scale.patience_s, *_spare(scale, killed.rate))
         result = _measure(name, lab, app)
         _require_little_lost(result, lab, killed.rate, scale)
     return result
@@ -291,16 +287,17 @@ def _worker_killed(name: str, stack: str, scale: Scale) -> Result:
         os.kill(app.children(2)[0], signal.SIGKILL)
         _await(lab, under_way, scale.pick(12.0, 3.0))
         killed = lab.ended(under_way.stop())
-        lab.settle(app, scale.patience_s, _spare(scale, killed.rate))
+        lab.settle(app, scale.patience_s, *_spare(scale, killed.rate))
         _end_with_books(lab, app)
         result = _measure(name, lab)
         _require_little_lost(result, lab, killed.rate, scale)
     return result
 
 
-def _spare(scale: Scale, rate: float) -> float:
-    """What may be lost isn't waited for, but where the figure is wanted."""
-    return scale.pick(0.0, KILLED_RECORDS_S * rate)
+def _spare(scale: Scale, rate: float) -> tuple[float, float]:
+    """What may be lost isn't waited for, but where the figure is wanted: records of each kind, and
+    counts, of which each request has two."""
+    return scale.pick(0.0, KILLED_RECORDS_S * rate), scale.pick(0.0, 2 * KILLED_COUNTS_S * rate)
 
 
 def _await(lab: Lab, under_way: Generator, seconds: float) -> None:

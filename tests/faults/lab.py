@@ -274,10 +274,12 @@ class Lab:
     def wait(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
         wait_until(condition, what, timeout_s)
 
-    def settle(self, app: App | None, patience_s: float, spare: float = 0.0) -> float:
+    def settle(
+        self, app: App | None, patience_s: float, spare: float = 0.0, spare_counts: float = 0.0
+    ) -> float:
         """Wait for what is under way: until nothing is missing, or nothing came for patience_s.
 
-        spare: missing records of each kind that needn't be waited for.
+        spare, spare_counts: missing records of each kind, and counts, that needn't be waited for.
 
         Spans and logs come by themselves; for the metrics, whose interval may be a minute, the
         application, if it still runs, is asked to flush. Returns how long the spans and logs took.
@@ -286,9 +288,9 @@ class Lab:
         self._wait(self.missing_spans, patience_s, spare)
         self._wait(self.missing_logs, patience_s, spare)
         took_s = time.monotonic() - start_s
-        if app is not None and self.missing_counts() > spare:
+        if app is not None and self.missing_counts() > spare_counts:
             app.get("/flush")
-        self._wait(self.missing_counts, min(patience_s, 5.0), spare)
+        self._wait(self.missing_counts, min(patience_s, 5.0), spare_counts)
         return took_s
 
     @staticmethod

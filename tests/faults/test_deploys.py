@@ -11,7 +11,6 @@ from tests.faults.reduced import prove
     "fault",
     [
         "SIGTERM, uvicorn",
-        "SIGTERM, uvicorn, sink hangs",
         "SIGTERM, uvicorn, 2 workers",
         "SIGTERM, gunicorn",
         "SIGTERM, gunicorn --preload",
