@@ -12,7 +12,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # The stack, what is held against upstream, the tools that make files, and packaging itself:
 # the same on every Python, or, as upstream's psycopg2, without a release for every OpenTelemetry.
-LEFT_OUT = ("stack", "e2e", "differential", "collector_config", "grafana", "packaging", "examples")
+# The fault experiments take longest; what in them depends on Python, its ends and forks, is tried
+# by the tests of the hooks, the endings and the delivery.
+LEFT_OUT = (
+    "stack", "e2e", "differential", "collector_config", "grafana", "packaging", "examples", "faults",
+)  # fmt: skip
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:

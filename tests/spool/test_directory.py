@@ -172,7 +172,7 @@ def test_a_disk_that_refuses_is_unusable(tmp_path, monkeypatch, number):
     def fail(*_, **__):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "mkdir", fail)
+    monkeypatch.setattr(Path, "mkdir", fail)
     with pytest.raises(UnusableError, match=os.strerror(number)):
         opened(tmp_path / "state")
 

@@ -353,6 +353,8 @@ def failing(monkeypatch):
                 raise OSError(number, os.strerror(number))
 
             monkeypatch.setattr(target, name, refuse)
+            if hasattr(Path, name):  # before Python 3.11 it keeps functions of os for itself
+                monkeypatch.setattr(Path, name, refuse)
 
     return fail
 
