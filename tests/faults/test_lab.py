@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.faults import __main__ as command
-from tests.faults.experiments import EXPERIMENTS, REDUCED, Result, keep_books, run
+from tests.faults.experiments import EXPERIMENTS, REDUCED, Result, clearly_slower, keep_books, run
 from tests.faults.lab import Lab
 from tests.faults.test_sink import counter, post
 
@@ -58,6 +58,21 @@ def test_books(sums, figure, missed):
     assert result.missed == missed
     shown = {f"{each} as None" for each in ("dropped", "refused") if each in sums}
     assert {figure for figure in result.figures if " as " in figure} == shown
+
+
+@pytest.mark.parametrize(
+    ("during", "before", "after", "slower"),
+    [
+        (1.04, 1.0, 1.0, False),
+        (1.06, 1.0, 1.0, True),
+        (1.06, 0.5, 1.0, False),  # the machine has got slower by itself
+        (1.29, 1.1, 1.2, False),  # within what the calm times differ by
+        (1.31, 1.1, 1.2, True),
+        (0.5, 1.0, 1.0, False),
+    ],
+)
+def test_what_is_clearly_slower(during, before, after, slower):
+    assert clearly_slower(during, before, after) is slower
 
 
 def test_the_figures_take_their_place_in_the_page(tmp_path):
