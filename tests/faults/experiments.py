@@ -308,6 +308,47 @@ def _worker_killed(name: str, stack: str, scale: Scale) -> Result:
     return result
 
 
+def _damaged(name: str, stack: str, scale: Scale) -> Result:
+    """An outage, a kill, and files that a broken disk cut short and changed before the restart."""
+    with Lab(stack) as lab:
+        app = lab.start()
+        lab.sink.become(sink.refused())
+        lab.load(app, scale.pick(8.0, 1.0))
+        if stack == "pbmon":
+            app.get("/flush")  # all of it is in the spool, and stays there
+        app.kill()
+        if stack == "pbmon":
+            _damage(lab)
+        lab.sink.become(sink.ok())
+        app = lab.start()
+        lab.load(app, 0.5)
+        if stack == "pbmon":
+            lab.wait(lambda: all(_dropped(lab, s) for s in SIGNALS[:2]), "what was dropped", 30.0)
+        else:
+            lab.settle(app, scale.patience_s)
+        result = _measure(name, lab, app)
+        for signal_, missing in (("traces", lab.missing_spans()), ("logs", lab.missing_logs())):
+            dropped = _dropped(lab, signal_)
+            result.figures[f"{signal_} lost"] = f"{missing}, dropped as corrupt {dropped:.0f}"
+            result.require(missing == dropped, f"every lost item in the books ({signal_})")
+    result.require(result.counters == 0.0, f"0 counters lost ({result.counters:.2f} %)")
+    return result
+
+
+def _damage(lab: Lab) -> None:
+    """Half of the spans' records cut off, one bit in the middle of the log records turned."""
+    traces = max(lab.home.glob("state/spool/*/*/traces-*.seg"))
+    os.truncate(traces, len(traces.read_bytes().rstrip(b"\0")) // 2)
+    logs = max(lab.home.glob("state/spool/*/*/logs-*.seg"))
+    data = bytearray(logs.read_bytes())
+    data[len(data.rstrip(b"\0")) // 2] ^= 1
+    logs.write_bytes(data)
+
+
+def _dropped(lab: Lab, signal_: str) -> float:
+    return lab.total(BOOKS, pbmon_signal=signal_, pbmon_outcome="dropped", pbmon_reason="corrupt")
+
+
 def _spare(scale: Scale, rate: float) -> tuple[float, float]:
     """What may be lost isn't waited for, but where the figure is wanted: records of each kind, and
     counts, of which each request has two."""
@@ -337,6 +378,7 @@ def _require_little_lost(result: Result, lab: Lab, rate: float, scale: Scale) ->
 
 EXPERIMENTS["SIGKILL"] = partial(_killed, "SIGKILL", False)
 EXPERIMENTS["outage, SIGKILL"] = partial(_killed, "outage, SIGKILL", True)
+EXPERIMENTS["SIGKILL, files damaged"] = partial(_damaged, "SIGKILL, files damaged")
 EXPERIMENTS["SIGKILL of a worker"] = partial(_worker_killed, "SIGKILL of a worker")
 
 

@@ -12,6 +12,7 @@ from tests.faults.reduced import prove
     [
         "SIGKILL",
         "outage, SIGKILL",
+        "SIGKILL, files damaged",
     ],
 )
 def test_little_is_lost_and_nothing_counted_twice(fault):
