@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 # The fault experiments take longest; what in them depends on Python, its ends and forks, is tried
 # by the tests of the hooks, the endings and the delivery.
 LEFT_OUT = (
-    "stack", "e2e", "differential", "collector_config", "grafana", "packaging", "examples", "faults",
+    "stack", "e2e", "differential", "collector_config", "grafana", "packaging", "examples",
+    "faults",
 )  # fmt: skip
 
 
