@@ -63,6 +63,7 @@ PROGRAM = textwrap.dedent("""
             getattr(__import__(module, fromlist=[hook]), hook)().instrument(skip_dep_check=True)
         # As configure() does:
         atexit.register(lambda: runtime.active.flush(5.0))
+        endings.QUICK_S = 10.0  # that a busy machine may take for it
         endings.install(lambda full: note("signal"))
 
     async def talk(receive, send):

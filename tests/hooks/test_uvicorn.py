@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import httpx
 import pytest
@@ -519,17 +520,22 @@ def test_a_process_that_is_reloaded_has_flushed(tmp_path):
         try:
             wait_until(serves, "the first", 30)
             first = serves()
-            program.write_text(PROGRAM + "\n")
-            wait_until(lambda: serves(other_than=first), "the second, reloaded", 30)
+            changed_s = 0.0
+
+            def is_reloaded():
+                nonlocal changed_s
+                if time.monotonic() - changed_s > 5:  # again: it may not have looked yet
+                    changed_s = time.monotonic()
+                    program.write_text(f"{PROGRAM}# {changed_s}\n")
+                return serves(other_than=first)
+
+            wait_until(is_reloaded, "the second, reloaded", 60)
             second = serves()
             assert (out / f"{first}.flushed").exists()
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)
-    assert {path.name for path in out.glob("*.flushed")} == {
-        f"{first}.flushed",
-        f"{second}.flushed",
-    }
+    assert {f"{first}.flushed", f"{second}.flushed"} <= {path.name for path in out.iterdir()}
 
 
 # --- patching -----------------------------------------------------------------------------------
