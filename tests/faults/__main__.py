@@ -38,6 +38,8 @@ def main() -> int:
         for task in tasks:
             results.append(task.get())
             print(_line(results[-1]), flush=True)
+        pool.close()
+        pool.join()
     print(f"{len(results)} experiments in {time.monotonic() - start_s:.0f} s")
     if arguments.write:
         write(arguments.write, table(results, names, stacks))

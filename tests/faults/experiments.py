@@ -51,7 +51,7 @@ class Scale:
     @property
     def patience_s(self) -> float:
         """How long nothing may come before the rest counts as lost."""
-        return self.pick(12.0, 4.0)
+        return self.pick(9.0, 4.0)
 
 
 FULL = Scale("full")
@@ -208,13 +208,13 @@ def clearly_slower(during_s: float, before_s: float, after_s: float) -> bool:
 for _name, _mode, _full_s in (
     ("sink refused", sink.refused, 60.0),
     ("sink hangs", sink.hanging, 30.0),
-    ("sink answers after 2 s", partial(sink.slow, 2.0), 10.0),
-    ("500", partial(sink.status, 500), 10.0),
-    ("401", partial(sink.status, 401), 10.0),
-    ("503, Retry-After", partial(sink.status, 503, retry_after_s=1), 10.0),
-    ("301", sink.redirect, 10.0),
-    ("garbage 200", sink.garbage, 10.0),
-    ("partial success", sink.partial, 10.0),
+    ("sink answers after 2 s", partial(sink.slow, 2.0), 8.0),
+    ("500", partial(sink.status, 500), 8.0),
+    ("401", partial(sink.status, 401), 8.0),
+    ("503, Retry-After", partial(sink.status, 503, retry_after_s=1), 8.0),
+    ("301", sink.redirect, 8.0),
+    ("garbage 200", sink.garbage, 8.0),
+    ("partial success", sink.partial, 8.0),
 ):
     EXPERIMENTS[_name] = partial(_outage, _name, _mode, _full_s)
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 APP = "tests.faults.app:app"
 START_S = 60.0
-STOP_S = 30.0
+STOP_S = 12.0
 # Of requests: by the stable conventions, and by those that stock instrumentation defaults to.
 HISTOGRAMS = ("http.server.request.duration", "http.server.duration")
 EXCLUDED = "/ready,/flush,/memory"
@@ -285,19 +285,19 @@ class Lab:
         application, if it still runs, is asked to flush. Returns how long the spans and logs took.
         """
         start_s = time.monotonic()
-        self._wait(self.missing_spans, patience_s, spare)
-        self._wait(self.missing_logs, patience_s, spare)
+        self._wait((self.missing_spans, self.missing_logs), patience_s, spare)
         took_s = time.monotonic() - start_s
         if app is not None and self.missing_counts() > spare_counts:
             app.get("/flush")
-        self._wait(self.missing_counts, min(patience_s, 5.0), spare_counts)
+        self._wait((self.missing_counts,), min(patience_s, 5.0), spare_counts)
         return took_s
 
     @staticmethod
-    def _wait(missing: Callable[[], float], patience_s: float, spare: float) -> None:
-        least = missing()
+    def _wait(missing: Sequence[Callable[[], float]], patience_s: float, spare: float) -> None:
+        least = [each() for each in missing]
         progress_s = time.monotonic()
-        while least > spare and time.monotonic() - progress_s < patience_s:
+        while max(least) > spare and time.monotonic() - progress_s < patience_s:
             time.sleep(0.05)
-            if (now := missing()) < least:
+            now = [each() for each in missing]
+            if sum(now) < sum(least):
                 least, progress_s = now, time.monotonic()
