@@ -10,9 +10,10 @@ import argparse
 import multiprocessing
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.faults.experiments import EXPERIMENTS, Result, Scale, leave_on_request, run
+from tests.faults.experiments import EXPERIMENTS, QUIET, Result, Scale, leave_on_request, run
 
 BEGIN = "<!-- figures: python -m tests.faults --write docs/reliability.md -->"
 END = "<!-- end of figures -->"
@@ -23,27 +24,37 @@ def main() -> int:
     parser.add_argument("--only", default="", help="experiments whose name contains this")
     parser.add_argument("--stack", choices=("pbmon", "upstream", "both"), default="both")
     parser.add_argument("--scale", choices=("full", "reduced"), default="full")
-    parser.add_argument("--at-once", type=int, default=2, help="experiments side by side")
+    parser.add_argument("--at-once", type=int, default=3, help="experiments side by side")
     parser.add_argument("--write", type=Path, help="page that holds the figures")
     arguments = parser.parse_args()
     stacks = ["upstream", "pbmon"] if arguments.stack == "both" else [arguments.stack]
     names = [name for name in EXPERIMENTS if arguments.only in name]
     scale = Scale(arguments.scale)
     start_s = time.monotonic()
-    results: list[Result] = []
-    # Each in an interpreter of its own: sink and load of one don't slow those of the other.
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(arguments.at_once, leave_on_request, maxtasksperchild=1) as pool:
-        tasks = [pool.apply_async(run, (name, stack, scale)) for name in names for stack in stacks]
-        for task in tasks:
-            results.append(task.get())
-            print(_line(results[-1]), flush=True)
-        pool.close()
-        pool.join()
+    pairs = [(name, stack) for name in names for stack in stacks]
+    alone = [pair for pair in pairs if pair[0] in QUIET and pair[1] == "pbmon"]
+    together = [pair for pair in pairs if pair not in alone]
+    results = [
+        *run_all(alone, scale, 1),
+        *run_all(together, scale, arguments.at_once),
+    ]
     print(f"{len(results)} experiments in {time.monotonic() - start_s:.0f} s")
     if arguments.write:
         write(arguments.write, table(results, names, stacks))
     return any(result.missed for result in results if result.stack == "pbmon")
+
+
+def run_all(pairs: list[tuple[str, str]], scale: Scale, at_once: int) -> Iterator[Result]:
+    """Each in an interpreter of its own: sink and load of one don't slow those of the other."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(at_once, leave_on_request, maxtasksperchild=1) as pool:
+        tasks = [pool.apply_async(run, (name, stack, scale)) for name, stack in pairs]
+        for task in tasks:
+            result = task.get()
+            print(_line(result), flush=True)
+            yield result
+        pool.close()
+        pool.join()
 
 
 def _line(result: Result) -> str:

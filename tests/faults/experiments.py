@@ -218,6 +218,9 @@ for _name, _mode, _full_s in (
 ):
     EXPERIMENTS[_name] = partial(_outage, _name, _mode, _full_s)
 
+QUIET = frozenset((*EXPERIMENTS, "cardinality"))
+"""Those that are asked how long an answer takes, or for memory: nothing may run beside them."""
+
 
 def _terminated(
     name: str, server: str, is_hanging: bool, count: int, stack: str, scale: Scale

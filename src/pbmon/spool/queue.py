@@ -62,7 +62,8 @@ class Spool(Shelf):
     def is_usable(self) -> bool:
         """Whether more can be made in its directory: a server may have become another user after
         it was made, a cleaner of temporary files may have taken it away."""
-        return os.geteuid() == self._owner and self.directory.exists()
+        # Not Path.exists(), which raises where it may not look.
+        return os.geteuid() == self._owner and os.path.exists(self.directory)  # noqa: PTH110
 
     # --- writing ---
 
