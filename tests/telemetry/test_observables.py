@@ -84,6 +84,22 @@ def test_one_that_fails_is_told_of_and_gives_what_it_had(provider, caplog, monke
     )
 
 
+def test_at_the_interpreters_exit_who_was_never_asked_is_asked_at_once(provider, monkeypatch):
+    class Thread(threading.Thread):
+        def start(self):
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    asked = []
+    provider.get_meter("test").create_observable_gauge(
+        "seats", [lambda _: [Observation(asked.append(1) or len(asked))]]
+    )
+    monkeypatch.setattr(threading, "Thread", Thread)
+    provider.observables.start()
+    provider.observables.start()
+    with provider.observables.replaying():
+        assert values(provider, "seats") == [1]
+
+
 HANGING = """
 from opentelemetry import metrics; import threading; held = threading.Event(); asked = []
 def read(_):

@@ -353,7 +353,7 @@ class Picky:
         self.outages = list(outages)
         self.taken = []
 
-    def send(self, body):
+    def send(self, body, left_s=None):
         found = numbers(body)
         if found and self.outages and (outage := self.outages.pop(0)) is not None:
             return outage
@@ -455,7 +455,7 @@ class Scripted:
         self.asked_s = []
         self.bodies = []
 
-    def send(self, body):
+    def send(self, body, left_s=None):
         if body:
             self.asked_s.append(time.monotonic())
             self.bodies.append(body)
@@ -596,6 +596,39 @@ def test_flush_gives_up_when_told_to(fast, sink):
         assert time.monotonic() - began_s < 30
 
 
+@pytest.fixture
+def exiting(environ):
+    """The interpreter starts no thread any more, as from Python 3.12 on at its exit."""
+
+    class Thread(threading.Thread):
+        def start(self):
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    known = SimpleNamespace(Thread=Thread, Event=threading.Event, Lock=threading.Lock,
+                            Condition=threading.Condition)  # fmt: skip
+    environ.setattr(sender, "threading", known)
+
+
+def test_flush_sends_by_itself_where_no_thread_can_be_started(exiting, sink):
+    with lane(sink, max_items=8) as sending:
+        for first in range(0, 40, 8):
+            sending.put(range(first, first + 8))
+        assert sending.sender.flush(time.monotonic() + 20) is True
+        assert sending.sender._thread is None
+        assert arrived(sink) == list(range(40))
+        sink.become(sinks.status(503))
+        sending.put([40])
+        assert sending.sender.flush(time.monotonic() + 0.5) is False
+        sink.become(sinks.hanging())
+        began_s = time.monotonic()
+        assert sending.sender.flush(began_s + 0.3) is False
+        assert time.monotonic() - began_s < 9  # a request may take ten seconds otherwise
+        assert sending.queue.waiting("traces") == 1
+        sink.become(sinks.ok())
+        assert sending.sender.flush(time.monotonic() + 20) is True
+        assert arrived(sink) == list(range(41))
+
+
 def test_stop_ends_the_thread_and_leaves_what_waits(fast, sink):
     sink.become(sinks.status(500))
     with lane(sink) as sending:
@@ -679,7 +712,7 @@ def test_the_senders_own_requests_are_not_traced(sink):
     seen = []
 
     class Looking(Scripted):
-        def send(self, body):
+        def send(self, body, left_s=None):
             seen.append(
                 (is_instrumentation_enabled(), context.get_value("suppress_instrumentation"))
             )

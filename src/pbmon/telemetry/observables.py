@@ -17,6 +17,7 @@ class Observables:
     def __init__(self) -> None:
         self._asks: list[tuple[str, Callable[[], None]]] = []
         self._thread: threading.Thread | None = None
+        self._were_asked = False
         self._local = threading.local()
 
     def add(self, instrument: str, ask: Callable[[], None]) -> None:
@@ -32,6 +33,8 @@ class Observables:
         try:
             thread.start()
         except RuntimeError:  # the interpreter is exiting: what they said last counts
+            if not self._were_asked:
+                self._ask()
             return
         self._thread = thread
 
@@ -45,6 +48,7 @@ class Observables:
             self._thread.join(max(0.0, timeout_s))
 
     def _ask(self) -> None:
+        self._were_asked = True
         for instrument, ask in self._asks.copy():
             try:
                 ask()
@@ -73,3 +77,4 @@ class Observables:
     def forget(self) -> None:
         """In a forked child: the thread is the parent's."""
         self._thread = None
+        self._were_asked = False

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from opentelemetry.context import attach, set_value
+from opentelemetry.context import attach, detach, set_value
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from pbmon import privacy, signals
@@ -96,6 +96,7 @@ class Sender:
         self._failures = 0
         self._stopped = False
         self._urgent = False
+        self._deadline_s: float | None = None
         self._wake = threading.Event()
         self._idle = threading.Condition()
         self._starting = threading.Lock()
@@ -128,15 +129,37 @@ class Sender:
         self._urgent = True
         self._wake.set()
         try:
+            if self._thread is None:
+                return self._flush_here(deadline_s, skip)
             with self._idle:
-                while self.waits() and self._thread is not None:
+                while self.waits():
                     left_s = deadline_s - time.monotonic()
                     if left_s <= 0 or skip():
                         return False
                     self._idle.wait(min(left_s, 0.05))
-            return not self.waits()
+            return True
         finally:
             self._urgent = False
+
+    def _flush_here(self, deadline_s: float, skip: Callable[[], bool]) -> bool:
+        """In the calling thread: at its exit the interpreter, from Python 3.12 on, starts none."""
+        self._deadline_s = deadline_s
+        token = attach(set_value("suppress_instrumentation", True))
+        try:
+            with suppress_instrumentation():
+                while self.waits() and not skip():
+                    wait_s = _URGENT_WAIT_S
+                    with signals.guard(f"sending {self.signal}"):
+                        wait_s = min(wait_s, self._round())
+                    left_s = deadline_s - time.monotonic()
+                    if left_s <= 0:
+                        break
+                    if self.failing:
+                        time.sleep(min(wait_s, left_s))
+            return not self.waits()
+        finally:
+            detach(token)
+            self._deadline_s = None
 
     def reconnect(self) -> None:
         """The endpoint changed."""
@@ -185,7 +208,7 @@ class Sender:
 
     def _round(self) -> float:
         """Send until nothing waits; returns how long to pause."""
-        while not self._stopped:
+        while not self._stopped and self._left_s() > 0:
             work = self._next()
             if work is None:
                 return self.delay_s
@@ -239,6 +262,8 @@ class Sender:
     def _push(self, work: _Work) -> float | None:
         """Send the batch's parts; None when it is settled, else how long to wait."""
         while work.parts:
+            if self._left_s() <= 0:
+                return 0.0
             part = work.parts[0]
             answer = self._send(part)
             if answer.taken and not (answer.rejected >= part.items and part.items):
@@ -269,9 +294,13 @@ class Sender:
                 return Answer(reason=str(error) if known else privacy.error_type(error))
         self.inflight = part.items
         try:
-            return transport.send(b"".join(part.payloads))
+            return transport.send(b"".join(part.payloads), self._left_s())
         finally:
             self.inflight = 0
+
+    def _left_s(self) -> float:
+        """How long a request may take, beside the receiver's own timeout."""
+        return float("inf") if self._deadline_s is None else self._deadline_s - time.monotonic()
 
     def _succeed(self, work: _Work, part: _Part, answer: Answer) -> None:
         work.parts.popleft()
@@ -334,7 +363,7 @@ class Sender:
         if answer.bad_data:
             transport = self._transport
             return (others_pass and patient) or (
-                transport is not None and transport.send(b"").taken
+                transport is not None and transport.send(b"", self._left_s()).taken
             )
         if answer.status == _CRASHED:
             return others_pass and patient

@@ -27,6 +27,7 @@ from pbmon.telemetry import exporters, pipeline
 TIMEOUT_S = 10.0
 """Default of OTEL_EXPORTER_OTLP_TIMEOUT."""
 
+_LEAST_S = 0.05
 _LONGEST_WAIT_S = 300.0
 _MAX_ANSWER = 64 * 1024
 _MILLISECONDS_FROM = 1000
@@ -62,8 +63,8 @@ class Transport(Protocol):
     where: str
     """The endpoint as messages may show it."""
 
-    def send(self, body: bytes) -> Answer:
-        """Send one serialized export request. Never raises."""
+    def send(self, body: bytes, left_s: float = math.inf) -> Answer:
+        """Send one serialized export request, within its timeout and left_s. Never raises."""
 
     def close(self) -> None: ...
 
@@ -155,13 +156,13 @@ class HTTPTransport:
         if certificate:
             self._session.cert = (certificate, key) if key else certificate
 
-    def send(self, body: bytes) -> Answer:
+    def send(self, body: bytes, left_s: float = math.inf) -> Answer:
         try:
-            return self._send(body)
+            return self._send(body, max(_LEAST_S, min(self._timeout_s, left_s)))
         except Exception as error:
             return Answer(reason=_cause(error), nobody_there=_is_nobody(error))
 
-    def _send(self, body: bytes) -> Answer:
+    def _send(self, body: bytes, timeout_s: float) -> Answer:
         if self._compression == "gzip":
             body = gzip.compress(body, 1, mtime=0)
         elif self._compression == "deflate":
@@ -170,13 +171,13 @@ class HTTPTransport:
             self._url,
             data=body,
             headers=self._headers,
-            timeout=self._timeout_s,
+            timeout=timeout_s,
             # Here, as REQUESTS_CA_BUNDLE would win over the session's.
             verify=self._verify,
             allow_redirects=False,
             stream=True,
         )
-        answer = _read(response, time.monotonic() + self._timeout_s)
+        answer = _read(response, time.monotonic() + timeout_s)
         return judge(self._signal, response.status_code, response.headers, answer)
 
     def close(self) -> None:
@@ -317,7 +318,7 @@ class GRPCTransport:
         )
         self._request = getattr(found, name.replace("Response", "Request"))
 
-    def send(self, body: bytes) -> Answer:
+    def send(self, body: bytes, left_s: float = math.inf) -> Answer:
         import grpc
 
         stock = self._exporter
@@ -325,7 +326,7 @@ class GRPCTransport:
             response = stock._client.Export(  # noqa: SLF001 - its export() hides the answer
                 request=self._request.FromString(body),
                 metadata=stock._headers,  # noqa: SLF001
-                timeout=self._timeout_s,
+                timeout=max(_LEAST_S, min(self._timeout_s, left_s)),
             )
         except grpc.RpcError as error:
             return self._judge(error.code(), str(error.details() or ""))
