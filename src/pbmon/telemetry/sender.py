@@ -10,7 +10,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from opentelemetry.context import attach, detach, set_value
 from opentelemetry.instrumentation.utils import suppress_instrumentation
@@ -18,7 +17,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from pbmon import privacy, signals
 from pbmon.spool.queue import MAX_RECORD
 from pbmon.spool.shelf import Batch, Source
-from pbmon.telemetry import encoding
+from pbmon.telemetry.parts import Part, Work, cut, parts_of
 from pbmon.telemetry.pipeline import MAX_ITEMS
 from pbmon.telemetry.transport import Answer, Transport, spread
 
@@ -33,34 +32,6 @@ _PATIENCE = 3
 """Failures of a part until it is tried apart from others."""
 _CRASHED = 500
 _ALL_REJECTED = "every item rejected"
-
-
-@dataclass(slots=True, eq=False)
-class _Part:
-    """A piece of a batch that is sent in one request."""
-
-    payloads: list[bytes]
-    items: int
-    failures: int = 0
-    is_doubtful: bool = False
-    """Whether the last failure may be the fault of what is in it."""
-    taken_before: int | None = None
-    """How many parts had been taken when this one, or what it was cut from, first failed."""
-
-
-@dataclass(slots=True)
-class _Work:
-    """A batch on its way."""
-
-    source: Source
-    batch: Batch
-    parts: deque[_Part] = field(default_factory=deque)
-    delivered: int = 0
-    rejected: int = 0
-
-    @property
-    def size(self) -> int:
-        return sum(len(record.payload) for record in self.batch.records)
 
 
 class Sender:
@@ -90,7 +61,7 @@ class Sender:
         self.connect = connect
         self._transport: Transport | None = None
         self._is_outdated = False
-        self._works: deque[_Work] = deque()
+        self._works: deque[Work] = deque()
         """At most one of each source; the last is tried now."""
         self._taken = 0
         self._failures = 0
@@ -217,14 +188,14 @@ class Sender:
                 return wait_s
         return 0.0
 
-    def _next(self) -> _Work | None:
+    def _next(self) -> Work | None:
         """A batch of a source that has none on its way, so that one source's bad item holds up no
         other's; else the one that was not tried for longest."""
         busy = [work.source for work in self._works]
         if sum(work.size for work in self._works) < _MOST_BYTES:
             for source in list(self.sources):
                 if source not in busy and (batch := self._read(source)) is not None:
-                    self._works.append(_Work(source, batch, _parts(batch)))
+                    self._works.append(Work(source, batch, parts_of(batch)))
                     return self._works[-1]
         self._works.rotate(-1)
         if not self._works:
@@ -236,17 +207,17 @@ class Sender:
     def _read(self, source: Source) -> Batch | None:
         return source.read(self.signal, self.max_items, _MAX_BYTES)
 
-    def _gather(self, work: _Work) -> None:
+    def _gather(self, work: Work) -> None:
         """What may have failed for what it is takes along what came behind it, as a part of its
         own: only in company does it show whether the receiver is at fault or an item."""
         if work.size >= _MOST_BYTES or not all(part.is_doubtful for part in work.parts):
             return
         batch = self._read_beyond(work)
         if batch is not None:
-            work.parts.extendleft(_parts(batch, len(work.batch.records)))
+            work.parts.extendleft(parts_of(batch, len(work.batch.records)))
             work.batch = batch
 
-    def _read_beyond(self, work: _Work) -> Batch | None:
+    def _read_beyond(self, work: Work) -> Batch | None:
         """The work's batch again with at least one more record, however big that is."""
         items, size = self.max_items, _MAX_BYTES
         behind = work.source.waiting(self.signal) - work.batch.items
@@ -259,7 +230,7 @@ class Sender:
             items, size = items * 4, size * 4
         return None
 
-    def _push(self, work: _Work) -> float | None:
+    def _push(self, work: Work) -> float | None:
         """Send the batch's parts; None when it is settled, else how long to wait."""
         while work.parts:
             if self._left_s() <= 0:
@@ -278,7 +249,7 @@ class Sender:
         self._works.remove(work)
         return None
 
-    def _send(self, part: _Part) -> Answer:
+    def _send(self, part: Part) -> Answer:
         if self._is_outdated:
             self._is_outdated = False
             if self._transport is not None:
@@ -302,7 +273,7 @@ class Sender:
         """How long a request may take, beside the receiver's own timeout."""
         return float("inf") if self._deadline_s is None else self._deadline_s - time.monotonic()
 
-    def _succeed(self, work: _Work, part: _Part, answer: Answer) -> None:
+    def _succeed(self, work: Work, part: Part, answer: Answer) -> None:
         work.parts.popleft()
         # The specification forbids to send again what was taken in part; nobody says which part.
         work.rejected += answer.rejected
@@ -318,7 +289,7 @@ class Sender:
                 self._where(), answer.rejected, part.items, _ITEMS[self.signal],
             )  # fmt: skip
 
-    def _fail(self, work: _Work, part: _Part, answer: Answer) -> float | None:
+    def _fail(self, work: Work, part: Part, answer: Answer) -> float | None:
         """None to go on at once (with smaller parts), else how long to wait."""
         if answer.taken:  # and every item rejected: nothing was taken, so nothing comes twice
             answer = Answer(reason=_ALL_REJECTED, status=answer.status)
@@ -334,7 +305,7 @@ class Sender:
             return None
         if part.items > 1 and (refused or self._is_suspicious(part, answer)):
             work.parts.popleft()
-            work.parts.extendleft(reversed(self._cut(part)))
+            work.parts.extendleft(reversed(cut(self.signal, part)))
             return None
         if len(work.parts) > 1:
             work.parts.rotate(-1)  # the next try is another part's
@@ -345,7 +316,7 @@ class Sender:
             self._tell(answer)
         return self._backoff_s(answer)
 
-    def _drop(self, work: _Work, part: _Part, answer: Answer) -> None:
+    def _drop(self, work: Work, part: Part, answer: Answer) -> None:
         work.parts.popleft()
         work.rejected += part.items
         signals.tell(
@@ -354,7 +325,7 @@ class Sender:
             self._where(), part.items, _ITEMS[self.signal], answer.reason,
         )  # fmt: skip
 
-    def _is_refused(self, work: _Work, part: _Part, answer: Answer) -> bool:
+    def _is_refused(self, work: Work, part: Part, answer: Answer) -> bool:
         """Whether it is the data: the same receiver took another part since this one first failed,
         or at least takes an empty request, which is legal. Who takes neither is no receiver of
         this signal, or none at this time."""
@@ -371,26 +342,9 @@ class Sender:
         believed = patient and work.size >= _MOST_BYTES
         return answer.reason == _ALL_REJECTED and (others_pass or believed)
 
-    def _is_suspicious(self, part: _Part, answer: Answer) -> bool:
+    def _is_suspicious(self, part: Part, answer: Answer) -> bool:
         """Whether it may be the data; to cut costs only requests."""
         return part.failures >= _PATIENCE and (answer.bad_data or answer.status == _CRASHED)
-
-    def _cut(self, part: _Part) -> list[_Part]:
-        payloads = part.payloads
-        if len(payloads) == 1:
-            halves = encoding.split(self.signal, payloads[0])
-            return [
-                _Part([half.payload], half.items, taken_before=part.taken_before) for half in halves
-            ]
-        middle = len(payloads) // 2
-        return [
-            _Part(
-                some,
-                sum(encoding.count(self.signal, payload) for payload in some),
-                taken_before=part.taken_before,
-            )
-            for some in (payloads[:middle], payloads[middle:])
-        ]
 
     def _backoff_s(self, answer: Answer) -> float:
         if answer.retry_after_s is not None:
@@ -409,14 +363,6 @@ class Sender:
 
     def _where(self) -> str:
         return self._transport.where if self._transport is not None else "the receiver"
-
-
-def _parts(batch: Batch, start: int = 0) -> deque[_Part]:
-    """The batch's records from this one on, as one part."""
-    records = batch.records[start:]
-    if not records:
-        return deque()
-    return deque([_Part([r.payload for r in records], sum(r.items for r in records))])
 
 
 _ITEMS = {"traces": "spans", "metrics": "data points", "logs": "log records"}
