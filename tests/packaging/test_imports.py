@@ -77,6 +77,7 @@ PRIVATE = {
             "storage._instrument_view_instrument_matches",
             "match._lock",
             "match._attributes_aggregation",
+            "match._cardinality_limit",
             "match._view",
             "match._instrument_class_aggregation",
             "view._aggregation",

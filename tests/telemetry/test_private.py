@@ -78,6 +78,11 @@ def test_the_periodic_reader_holds_a_lock_while_it_exports():
     assert type(reader._export_lock) is LOCK
 
 
+def test_a_limit_of_its_own_is_a_number(kept):
+    """From 1.45.2 on."""
+    assert isinstance(getattr(kept["match"], "_cardinality_limit", 0), int)
+
+
 def test_these_are_all_that_are_used():
     used = {name for file, name in PRIVATE if file == "telemetry/storages.py"}
-    assert used == SHAPES.keys() | {"reader._export_lock"}
+    assert used == SHAPES.keys() | {"reader._export_lock", "match._cardinality_limit"}

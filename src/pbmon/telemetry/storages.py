@@ -23,8 +23,8 @@ _OVERFLOW = dict(signals.OVERFLOW)
 class _Capped(dict[Any, Any]):
     """A match's aggregations by attribute set: signals.OWN_SERIES, and one for all the rest.
 
-    The SDK makes an aggregation for a set it does not find here, stores it and looks it up again:
-    one that was not kept is found to be the rest.
+    For an SDK without a limit of its own, which makes an aggregation for a set it does not find
+    here, stores it and looks it up again: one that was not kept is found to be the rest.
     """
 
     rest: Any = None
@@ -49,6 +49,10 @@ class _Matches(dict[Any, Any]):
 
     def __setitem__(self, instrument: Any, matches: Any) -> None:
         for match in matches:
+            if hasattr(match, "_cardinality_limit"):  # from 1.45.2 on the SDK's own, 2,000 and one
+                least = min(match._cardinality_limit, signals.OWN_SERIES)  # noqa: SLF001
+                match._cardinality_limit = least  # noqa: SLF001
+                continue
             capped = _Capped()
             for key, aggregation in match._attributes_aggregation.items():  # noqa: SLF001
                 capped[key] = aggregation
@@ -103,7 +107,7 @@ def _start_again(match: Any, instrument: Any) -> Any:
     aggregations = match._attributes_aggregation  # noqa: SLF001
     fresh = type(aggregations)()
     # Of a parent that had more sets than the cap, none is worth a place in the child's.
-    if isinstance(instrument, Synchronous) and getattr(aggregations, "rest", None) is None:
+    if isinstance(instrument, Synchronous) and len(aggregations) <= signals.OWN_SERIES:
         view = match._view  # noqa: SLF001
         kind = view._aggregation  # noqa: SLF001
         if isinstance(kind, DefaultAggregation):
