@@ -128,11 +128,40 @@ def test_a_flush_that_hangs_is_waited_for_until_the_deadline(start):
     assert 0.5 <= time.monotonic() - begin_s < 30  # of 60
 
 
+@pytest.mark.parametrize(
+    ("previous", "status"), [("signal.SIG_DFL", -TERM), ("lambda *_: sys.exit(7)", 7)]
+)
+def test_the_same_order_given_again_does_not_end_the_wait(start, previous, status):
+    """hypercorn's parent terminates its workers, and multiprocessing once more."""
+    program = start(
+        f"""
+        endings.REPEAT_S = 60
+        heard, wakeup = os.pipe()
+        os.set_blocking(wakeup, False)
+        signal.set_wakeup_fd(wakeup)
+        def flush(full):
+            for _ in range(3):
+                os.read(heard, 1)
+                say("heard")
+            say("flushed")
+        signal.signal(signal.SIGTERM, {previous})
+        endings.install(flush)
+        wait()
+        """,
+        TERM,
+    )
+    for _ in range(2):
+        program.wait_for("heard")
+        program.send(TERM)
+    assert program.end() == (status, ["heard", "flushed"], "")
+
+
 @pytest.mark.parametrize("second", [TERM, INT])
 def test_a_second_signal_ends_at_once(start, second):
     program = start(
         """
         endings.FLUSH_S = 60
+        endings.REPEAT_S = 0
         def hanging(full):
             say("flushing")
             time.sleep(60)
@@ -249,6 +278,7 @@ def test_a_handler_that_raises_again_ends_the_flush(start):
     program = start(
         """
         endings.FLUSH_S = 60
+        endings.REPEAT_S = 0
         def handler(signum, frame):
             say("handler")
             sys.exit(5)

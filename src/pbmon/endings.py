@@ -16,7 +16,9 @@ in our way, nor we in theirs.
 
 The flush runs in a thread of its own, and the handler waits for it within a deadline: the signal
 may have come while the main thread holds the very lock that the flush needs. A second signal
-ends the wait.
+ends the wait, unless it follows the first so closely that it is the same order, given twice: a
+server terminates its workers and multiprocessing does so again, or a signal goes to the group
+and is passed on by the parent as well.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from __future__ import annotations
 import _thread
 import signal
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -38,10 +41,13 @@ FLUSH_S = 5.0
 QUICK_S = 0.25
 """The longest wait for flush(True) and for flush(False)."""
 
+REPEAT_S = 1.0
+"""How long after the first a signal is no second one."""
+
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _handlers: dict[signal.Signals, _Handler] = {}
 _flush: Flush | None = None
-_flushing = False
+_flushing_since: float | None = None
 
 
 def install(flush: Flush) -> None:
@@ -85,6 +91,8 @@ class _Handler:
         self.previous = previous
 
     def __call__(self, signum: int, frame: FrameType | None) -> None:
+        if _flushing_since is not None and time.monotonic() - _flushing_since < REPEAT_S:
+            return
         if callable(self.previous):
             try:
                 self.previous(signum, frame)
@@ -105,15 +113,15 @@ class _Handler:
 
 def _hand_over() -> None:
     """Flush, once at a time: a signal during a flush is the second one, and ends the wait."""
-    global _flushing
+    global _flushing_since
     flush = _flush
-    if _flushing or flush is None:
+    if _flushing_since is not None or flush is None:
         return
-    _flushing = True
+    _flushing_since = time.monotonic()
     try:
         _wait_for(flush, full=not _in_event_loop())
     finally:
-        _flushing = False
+        _flushing_since = None
 
 
 def _wait_for(flush: Flush, *, full: bool) -> None:

@@ -268,8 +268,8 @@ class Mender:
         if type(value) is choices:
             return value
         self.note("type")
-        try:
-            return choices(value)
+        try:  # choices(value) would write all of an illegal value into its error
+            return next(choice for choice in choices if choice.value == value)
         except Exception:
             return default
 
