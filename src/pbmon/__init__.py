@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pbmon.budgets import Budget as Budget
+    from pbmon.business.events import identify as identify
+    from pbmon.business.events import track as track
     from pbmon.business.features import track_feature as track_feature
     from pbmon.business.revenue import track_revenue as track_revenue
     from pbmon.catalog import VERSION as __version__  # noqa: F401, N811
+    from pbmon.identity import context as context
     from pbmon.runtime import Accepted as Accepted
     from pbmon.runtime import Refused as Refused
     from pbmon.wiring import configure as configure
@@ -25,8 +28,11 @@ _NAMES = {
     "Budget": "pbmon.budgets:Budget",
     "Refused": "pbmon.runtime:Refused",
     "configure": "pbmon.wiring:configure",
+    "context": "pbmon.identity:context",
     "flush": "pbmon.wiring:flush",
+    "identify": "pbmon.business.events:identify",
     "shutdown": "pbmon.wiring:shutdown",
+    "track": "pbmon.business.events:track",
     "track_feature": "pbmon.business.features:track_feature",
     "track_revenue": "pbmon.business.revenue:track_revenue",
     "websocket_connections": "pbmon.wiring:websocket_connections",

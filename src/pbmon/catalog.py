@@ -278,6 +278,14 @@ FEATURE_NAME = Attribute("pbmon.feature.name", "string", "Registered feature, el
 FEATURE_ACTION = Attribute(
     "pbmon.feature.action", "string", "What was done.", values=("viewed", "clicked", "completed")
 )
+EVENT_NAME = Attribute("pbmon.event.name", "string", "Declared event, else `_other`.")
+CONSENT = Attribute(
+    "pbmon.consent",
+    "string",
+    "granted: not to be asked for. denied: only counted here. undecided: the store decides. "
+    "anonymous: nobody's event.",
+    values=("granted", "denied", "undecided", "anonymous"),
+)
 CURRENCY = Attribute("pbmon.currency", "string", "ISO 4217 code of the amounts counted.")
 TRANSACTION_KIND = Attribute(
     "pbmon.transaction.kind", "string", "Kind of transaction.", values=("charge",)
@@ -300,7 +308,7 @@ REPLACED_VALUES = Attribute(
 )
 
 SIGNAL = Attribute(
-    "pbmon.signal", "string", "What was on its way.", values=("traces", "metrics", "logs")
+    "pbmon.signal", "string", "What was on its way.", values=("traces", "metrics", "logs", "events")
 )
 OUTCOME = Attribute(
     "pbmon.outcome",
@@ -444,6 +452,13 @@ FEATURE_USAGE = Metric(
     "Uses of the product's features.",
     (FEATURE_NAME, FEATURE_ACTION),
 )
+EVENTS = Metric(
+    "pbmon.events",
+    "counter",
+    "{event}",
+    "User events, by whether they may be kept.",
+    (CONSENT, EVENT_NAME),
+)
 REVENUE = Metric(
     "pbmon.revenue",
     "counter",
@@ -487,11 +502,17 @@ SPOOL_RECORDS = Metric(
     "pbmon.spool.records",
     "counter",
     "{record}",
-    "Spans, data points and log records by what became of them in the spool.",
+    "Spans, data points, log records and events by what became of them in the spool.",
     (SIGNAL, OUTCOME, REASON),
 )
 SPOOL_SIZE = Metric(
     "pbmon.spool.size", "gauge", "By", "Bytes of this process's spool on the disk.", (SIGNAL,)
+)
+STORE_LAG = Metric(
+    "pbmon.store.lag",
+    "gauge",
+    "s",
+    "For how long events have waited for the store; of the process that ships them.",
 )
 SPOOL_REPLACED = Metric(
     "pbmon.spool.replaced_values",

@@ -128,6 +128,61 @@ def budgets(value: Any) -> Budgets:
     return Budgets(good)
 
 
+PROPERTY_TYPES = ("str", "int", "float", "bool", "list", "dict")
+
+
+def events(value: Any) -> Mapping[str, Mapping[str, str]]:
+    """Event name → property → type."""
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a table of events ([events.NAME] in pbmon.toml)")
+    made: dict[str, Mapping[str, str]] = {}
+    for name, properties in value.items():
+        if not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable():
+            raise ValueError(f"event name {name!r} is not 1 to 100 printable characters")
+        if not isinstance(properties, Mapping):
+            raise ValueError(f'event {name} must be a table of properties, such as amount = "int"')
+        for key, kind in properties.items():
+            if kind not in PROPERTY_TYPES:
+                raise ValueError(
+                    f"property {key} of event {name} is of type {kind!r}, which is not one of "
+                    + ", ".join(PROPERTY_TYPES)
+                )
+        made[name] = MappingProxyType(dict(properties))
+    return MappingProxyType(made)
+
+
+PURPOSES = ("analytics", "sharing")
+BASES = ("opt-in", "opt-out", "not-required")
+
+
+def consent(value: Any) -> Mapping[str, str]:
+    """Purpose → legal basis. One basis alone is that of all purposes."""
+    if isinstance(value, str) and "=" not in value:
+        value = dict.fromkeys(PURPOSES, value.strip())
+    if isinstance(value, str):
+        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+        value = {name.strip(): basis.strip() for name, _, basis in pairs}
+    if not isinstance(value, Mapping):
+        raise ValueError("must be purpose=basis pairs, such as analytics=opt-in,sharing=opt-out")
+    for purpose, basis in value.items():
+        if purpose not in PURPOSES:
+            raise ValueError(f"purpose {purpose!r} is not one of {', '.join(PURPOSES)}")
+        if basis not in BASES:
+            raise ValueError(f"basis {basis!r} of {purpose} is not one of {', '.join(BASES)}")
+    return MappingProxyType({**dict.fromkeys(PURPOSES, "opt-in"), **value})
+
+
+def finder(value: Any) -> Any:
+    """`header:NAME`, `cookie:NAME`, or a function of the ASGI scope."""
+    if callable(value):
+        return value
+    if isinstance(value, str):
+        kind, _, name = value.strip().partition(":")
+        if kind in ("header", "cookie") and name.strip():
+            return f"{kind}:{name.strip()}"
+    raise ValueError("must be header:NAME, cookie:NAME or a function of the ASGI scope")
+
+
 def modes(value: Any) -> Mapping[str, Mode]:
     if isinstance(value, str):
         pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]

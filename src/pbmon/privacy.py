@@ -1,8 +1,9 @@
 """What is taken out of texts before they leave: secrets, query values, exception messages,
-control characters. Pure."""
+control characters; and the pseudonyms that stand for people. Pure."""
 
 from __future__ import annotations
 
+import hmac
 import re
 from types import TracebackType
 
@@ -78,3 +79,25 @@ def escape(text: str) -> str:
 
 def _escaped(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode("ascii")
+
+
+# --- pseudonyms -----------------------------------------------------------------------------
+
+
+def lookup(pepper: bytes, user_id: str) -> bytes:
+    """By what a person's key is found: HMAC-SHA256 of the user's id, cut to 128 bits."""
+    return _hmac(pepper, "user|" + user_id)
+
+
+def session_pseudonym(pepper: bytes, session_id: str) -> bytes:
+    return _hmac(pepper, "session|" + session_id)
+
+
+def pseudonym(key: bytes, destination: str) -> bytes:
+    """A person as one destination knows them; without the key nobody can tell whose it is, nor
+    that two destinations mean the same person."""
+    return _hmac(key, "pbmon/1|" + destination)
+
+
+def _hmac(key: bytes, text: str) -> bytes:
+    return hmac.digest(key, text.encode("utf-8", "replace"), "sha256")[:16]

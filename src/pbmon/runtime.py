@@ -142,6 +142,24 @@ class FeatureSink(Protocol):
     def use(self, feature: str, action: str, metadata: Mapping[str, Any]) -> Verdict: ...
 
 
+class EventSink(Protocol):
+    """Where track() and its like report; types and lengths are checked already."""
+
+    def track(
+        self,
+        call: str,
+        name: str,
+        properties: Mapping[str, Any] | None,
+        user_id: str | None,
+        event_id: str | None,
+        consent: bool | None,
+    ) -> Verdict:
+        """call: of the API, for what it refuses."""
+
+    def link(self, session_id: str, user_id: str) -> None:
+        """The session is this user's."""
+
+
 class StoreReader(Protocol):
     """Figures read from a database."""
 
@@ -168,6 +186,7 @@ class Refused:
 
 
 Verdict = Accepted | Refused
+ACCEPTED = Accepted()
 NOT_CONFIGURED = Refused("not_configured")
 
 
@@ -214,6 +233,7 @@ class Runtime:
     queries: QuerySink = field(default_factory=_NoQueries)
     revenue: RevenueSink | None = None
     features: FeatureSink | None = None
+    events: EventSink | None = None
     store: StoreReader | None = None
     refusals: Callable[[str, str], None] = lambda call, reason: None
     """Counts a call of the API that was refused: (call, reason)."""
@@ -224,6 +244,11 @@ class Runtime:
     accounts: Callable[[], Mapping[str, Mapping[str, int]]] = dict
     """Signal → what became of its items in this process: accepted, delivered, waiting, and
     `dropped <reason>`, `refused <reason>`. accepted = delivered + waiting + all dropped."""
+    find_user: Callable[[Scope], Any] | None = None
+    find_session: Callable[[Scope], Any] | None = None
+    """From a request's scope to the id of its user (unset: as middleware says it), its session."""
+    event_totals: Callable[[], Mapping[tuple[str, str], int]] = dict
+    """(outcome, reason) → events in this process, as `pbmon.spool.records` has them."""
     hooks: dict[str, HookState] = field(default_factory=dict)
     configured: bool = False
 

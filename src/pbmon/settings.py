@@ -122,6 +122,47 @@ class Settings:
         parsing.words,
         "Names track_feature() counts by; any other is `_other`. Empty: the first 100 used.",
     )
+    store_url: str | None = _setting(
+        None,
+        parsing.text,
+        "Where events are stored: an SQLAlchemy URL of PostgreSQL or SQLite; env:NAME reads it "
+        "from that variable. Unset: an SQLite file in the state directory.",
+    )
+    worker: str = _setting(
+        "thread",
+        parsing.one_of("thread", "process"),
+        "What brings events into the store: a thread of the application, or `pbmon worker` alone.",
+    )
+    events: Mapping[str, Mapping[str, str]] = _setting(
+        MappingProxyType({}),
+        parsing.events,
+        "Events track() knows, with the types of their properties: [events.NAME] tables. Empty: "
+        "any event.",
+    )
+    unregistered_events: str = _setting(
+        "accept",
+        parsing.one_of("accept", "refuse"),
+        "What track() does with an event that is not in `events`, where there are any. Accepted "
+        "ones count as `_other`.",
+    )
+    consent: Mapping[str, str] = _setting(
+        MappingProxyType(dict.fromkeys(parsing.PURPOSES, "opt-in")),
+        parsing.consent,
+        "Legal basis of each purpose: opt-in, opt-out or not-required, as "
+        "analytics=opt-in,sharing=opt-in.",
+    )
+    segments: tuple[str, ...] = _setting(
+        (), parsing.words, "Names of the segments of context() that events keep."
+    )
+    user_from: str | Callable[[Mapping[str, Any]], Any] | None = _setting(
+        None,
+        parsing.finder,
+        "Where a request names its user: header:NAME, cookie:NAME or a function of the ASGI "
+        'scope. Unset: scope["user"], as authentication middleware sets it.',
+    )
+    session_from: str | Callable[[Mapping[str, Any]], Any] | None = _setting(
+        None, parsing.finder, "Where a request names its session, likewise. Unset: nowhere."
+    )
     users_url: str | None = _setting(
         None,
         parsing.text,

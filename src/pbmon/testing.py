@@ -70,8 +70,17 @@ class Capture:
 
     clock: CountingClock
     logs: list[SeenLog] = field(default_factory=list)
+    entries: list[Any] = field(default_factory=list)
+    """What was accepted for the store: pbmon.spool.entries.Event and its like."""
     _exporter: Any = field(default=None, repr=False)
     _reader: Any = field(default=None, repr=False)
+
+    def put(self, payload: bytes) -> str:
+        """As a journal takes it."""
+        from pbmon.spool.entries import decode
+
+        self.entries.append(decode(payload))
+        return ""
 
     @property
     def spans(self) -> list[SeenSpan]:
@@ -155,7 +164,11 @@ def capture(**settings: Any) -> Iterator[Capture]:
         active.settings = resolved
         active.store = None  # a test asks no database
         wiring.install_sinks(
-            resolved, tracers.get_tracer("pbmon"), meters.get_meter("pbmon"), seen.clock
+            resolved,
+            tracers.get_tracer("pbmon"),
+            meters.get_meter("pbmon"),
+            seen.clock,
+            seen,
         )
         wiring.activate_hooks()
         yield seen

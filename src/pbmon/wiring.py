@@ -15,7 +15,8 @@ from typing import Any
 
 from opentelemetry import metrics, trace
 
-from pbmon import catalog, endings, privacy, runtime, settings, signals
+from pbmon import catalog, endings, identity, privacy, runtime, settings, signals
+from pbmon.business.events import Events, Intake
 from pbmon.business.features import FeatureUsage
 from pbmon.business.growth import ActiveUsers
 from pbmon.business.refusals import Refusals
@@ -30,6 +31,7 @@ from pbmon.telemetry.notices import Notices
 from pbmon.telemetry.providers import Providers
 from pbmon.telemetry.queries import Queries
 from pbmon.telemetry.requests import Requests
+from pbmon.worker.embedded import Embedded
 
 EXIT_TIMEOUT_S = 3.0
 """What waits on the disk is not lost by an end, so an end does not wait long for it."""
@@ -39,6 +41,7 @@ INSTRUMENTORS = "opentelemetry_instrumentor"
 _lock = threading.RLock()
 _keywords: dict[str, Any] = {}
 _parts: dict[str, Any] = {}
+_worker: Embedded | None = None
 _log = logging.getLogger("pbmon")
 
 
@@ -72,20 +75,28 @@ def configure(**values: Any) -> None:
 
 
 def _start(resolved: settings.Settings) -> None:
+    global _worker
     # For upstream's instrumentors, which read it once: one vocabulary, the stable one.
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http,database")
     active.settings = resolved
     active.configured = True  # whatever fails below: a second call must not build a second set
     _parts["providers"] = Providers(resolved)
     scope = ("pbmon", catalog.VERSION)
+    meter = metrics.get_meter(*scope, schema_url=catalog.SCHEMA_URL)
+    worker = _worker = Embedded(
+        lambda: active.settings, lambda: providers.service_name(active.settings)
+    )
     parts = install_sinks(
         resolved,
         trace.get_tracer(*scope, schema_url=catalog.SCHEMA_URL),
-        metrics.get_meter(*scope, schema_url=catalog.SCHEMA_URL),
+        meter,
         SystemClock(),
+        worker.intake,
     )
     _parts.update(parts)
-    _parts["providers"].accounts.install(metrics.get_meter(*scope, schema_url=catalog.SCHEMA_URL))
+    active.event_totals = worker.totals
+    worker.install(meter)
+    _parts["providers"].accounts.install(meter)
     active.store = _users(resolved)
     active.flush = _finish
     active.accounts = _parts["providers"].accounts.summary
@@ -126,7 +137,11 @@ def _hand_over(everything: bool) -> None:
 
 
 def install_sinks(
-    resolved: settings.Settings, tracer: trace.Tracer, meter: metrics.Meter, clock: Clock
+    resolved: settings.Settings,
+    tracer: trace.Tracer,
+    meter: metrics.Meter,
+    clock: Clock,
+    intake: Intake,
 ) -> dict[str, Any]:
     """Make the sinks and hand them to the hooks and the business API.
 
@@ -136,13 +151,29 @@ def install_sinks(
     requests = Requests(resolved, tracer, meter, clock, notices)
     queries = Queries(resolved, tracer, meter, clock, notices)
     features = FeatureUsage(resolved, meter)
+    events = Events(resolved, meter, intake)
+    _find_people(resolved)
     ActiveUsers(meter)
     active.requests, active.queries, active.features = requests, queries, features
+    active.events = events
     active.revenue = ProcessTotals(meter)
     active.refusals = Refusals(meter).count
     active.open_websockets = lambda: requests.open_websockets
     active.watch_loop = LoopLag(meter).watch
-    return {"requests": requests, "queries": queries, "features": features}
+    return {"requests": requests, "queries": queries, "features": features, "events": events}
+
+
+def _find_people(resolved: settings.Settings) -> None:
+    """How a request is asked for its user and session."""
+    active.find_user = _finder(resolved.user_from)
+    active.find_session = _finder(resolved.session_from)
+
+
+def _finder(wanted: Any) -> identity.Finder | None:
+    if not isinstance(wanted, str):
+        return wanted  # type: ignore[no-any-return]
+    kind, _, name = wanted.partition(":")
+    return identity.in_header(name) if kind == "header" else identity.in_cookie(name)
 
 
 def _apply(resolved: settings.Settings) -> None:
@@ -150,6 +181,7 @@ def _apply(resolved: settings.Settings) -> None:
     active.settings = resolved
     for part in _parts.values():
         part.apply(resolved)
+    _find_people(resolved)
     if (resolved.users_url, resolved.users_query) != (previous.users_url, previous.users_query):
         active.store = _users(resolved)
     if resolved.hooks != previous.hooks:
@@ -236,8 +268,9 @@ def describe() -> str:
 
 def flush(timeout_s: float = 5.0) -> bool:
     """Send what is waiting now. True if all of it was handed over within timeout_s seconds."""
+    stored = _worker is None or _worker.finish(timeout_s)
     built = _providers()
-    return built.flush(timeout_s) if built is not None else True
+    return (built.flush(timeout_s) if built is not None else True) and stored
 
 
 def _finish(timeout_s: float) -> bool:
@@ -251,6 +284,9 @@ def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
 
     Called by itself at exit. True if all of it was handed over.
     """
+    if _worker is not None:
+        _worker.close()
+        _worker.finish(timeout_s / 2)
     built = _providers()
     return built.shutdown(timeout_s) if built is not None else True
 

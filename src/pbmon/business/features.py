@@ -9,7 +9,7 @@ from opentelemetry.metrics import Meter
 
 from pbmon import catalog, runtime, signals
 from pbmon.business.refusals import refuse
-from pbmon.runtime import NOT_CONFIGURED, Accepted, Verdict
+from pbmon.runtime import ACCEPTED, NOT_CONFIGURED, Verdict
 from pbmon.settings import Settings
 
 OTHER = "_other"
@@ -33,7 +33,11 @@ class FeatureUsage:
 
     def use(self, feature: str, action: str, metadata: Mapping[str, Any]) -> Verdict:
         self._cell(self._name(feature), action).up()
-        return Accepted()
+        events = runtime.active.events
+        if events is None:
+            return ACCEPTED
+        properties = {**metadata, "feature": feature}
+        return events.track("track_feature", f"feature_{action}", properties, None, None, None)
 
     def _name(self, feature: str) -> str:
         if self._registered:
@@ -58,12 +62,12 @@ def track_feature(feature: str, action: str, /, **metadata: Any) -> Verdict:
         is not listed there counts as `_other`; without it, so does a new name after the first
         100 of this process.
     action: viewed, clicked or completed.
-    metadata: details of this use. They are not metric attributes, and nothing in them, a key
-        `feature` included, changes what is counted. This version keeps the count only.
+    metadata: details of this use, as the properties of track(). They are no metric attributes,
+        and nothing in them, a key `feature` included, changes what is counted.
 
     Returns Accepted, or a falsy Refused: bad_action, bad_feature; not_configured before
     configure(). Under strict a refusal is raised as ValueError.
-    Goes to the metric pbmon.feature.usage.
+    Goes to the metric pbmon.feature.usage, and as the event feature_<action> to the store.
     """
     sink = runtime.active.features
     if sink is None:

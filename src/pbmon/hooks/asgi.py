@@ -14,7 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from pbmon import runtime, signals
+from pbmon import identity, runtime, signals
 from pbmon.runtime import RECORD, RequestRecord, Scope, WebSocketRecord
 
 Message = MutableMapping[str, Any]
@@ -60,12 +60,14 @@ class Observed:
         if record is None:
             await self.app(scope, receive, send)
             return
+        token = identity.begin(scope)
         try:
             await self.app(scope, receive, send)
         except BaseException as error:
             _report_failure(record, error)
             raise
         finally:
+            identity.end(token)
             _close(record)
 
     def _watch(self, record: RequestRecord, scope: Scope, send: Send) -> Send:

@@ -19,7 +19,7 @@ from pbmon.spool.ledger import FIELDS, REASONS, Ledger, OtherVersionError
 from pbmon.spool.shelf import MAX_AGE_S, Shelf
 
 _HIDDEN_AGE_S = 60.0
-_HIDDEN = re.compile(r"\.[0-9]+-[0-9a-f]{8}(\.done)?")
+_HIDDEN = re.compile(r"\.[0-9]+-[0-9a-f]{8,32}(\.done)?")
 
 
 class Orphan(Shelf):
@@ -149,17 +149,18 @@ def adopt(home: Home, books: Books, own: Path | None) -> list[Orphan]:
     What is none of ours in the place, or of another version, is left alone.
     """
     taken = []
-    for path in _entries(home.path):
+    for path in entries(home.path):
         if path == own:
             continue
         if path.name.startswith("."):
-            _clear_hidden(path)
+            clear_hidden(path, ledger.NAME)
         elif (orphan := _take(path, books)) is not None:
             taken.append(orphan)
     return taken
 
 
-def _entries(directory: Path) -> list[Path]:
+def entries(directory: Path) -> list[Path]:
+    """The directories in a service's place, hidden ones too; empty where it is gone."""
     try:
         return sorted(
             Path(e.path) for e in os.scandir(directory) if e.is_dir(follow_symlinks=False)
@@ -193,13 +194,14 @@ def _ledger(fd: int) -> Ledger:
         return Ledger(fd, fresh=True, mapped=False)
 
 
-def _clear_hidden(path: Path) -> None:
-    """What a process left that was killed while it made or removed its spool."""
+def clear_hidden(path: Path, lock_name: str) -> None:
+    """What a process left that was killed while it made or removed its spool; lock_name: of the
+    file whose lock it held."""
     if not _HIDDEN.fullmatch(path.name):
         return
     try:
         old = time.time() - path.stat().st_mtime > _HIDDEN_AGE_S
-        fd = os.open(path / ledger.NAME, os.O_RDWR) if old else -1
+        fd = os.open(path / lock_name, os.O_RDWR) if old else -1
     except FileNotFoundError:
         shutil.rmtree(path, ignore_errors=True)
         return

@@ -2,6 +2,8 @@
 
     <state directory>/spool/            0700, ours alone
                           /<service>/   one directory for each process: ledger, segments, latest
+                     /events/           likewise, for what the business hands over
+                          /<service>/   one directory for each process: lock, segments
 
 A process dead or alive is told by the lock on its ledger (flock), which the kernel gives up with
 the process.
@@ -80,12 +82,12 @@ def slug(service: str) -> str:
 class Home:
     """The spools of one service in a usable state directory."""
 
-    def __init__(self, state_directory: Path, service: str) -> None:
+    def __init__(self, state_directory: Path, service: str, area: str = "spool") -> None:
         """Raises UnusableError."""
         if fcntl is None:
             raise UnusableError("this system has no flock")
         self.state_directory = state_directory
-        self.root = state_directory / "spool"
+        self.root = state_directory / area
         self.path = self.root / slug(service)
         try:
             state_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -176,6 +178,10 @@ def lock(fd: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def unlock(fd: int) -> None:
+    fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def is_free(fd: int) -> bool:

@@ -1,7 +1,8 @@
-"""Files of a known size: their room is taken before anything is written to them."""
+"""Files of a known size, whose room is taken before anything is written to them, and why not."""
 
 from __future__ import annotations
 
+import errno
 import os
 
 
@@ -19,3 +20,8 @@ def write(fd: int, data: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(fd, view, offset)
         view, offset = view[written:], offset + written
+
+
+def reason(error: OSError) -> str:
+    """Why something was not taken, as `pbmon.reason` says it."""
+    return "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "io_error"

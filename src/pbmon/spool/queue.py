@@ -9,7 +9,7 @@ import time
 import uuid
 from pathlib import Path
 
-from pbmon.spool import frames, ledger, segment
+from pbmon.spool import disk, frames, ledger, segment
 from pbmon.spool.books import Books
 from pbmon.spool.directory import Home, UnusableError, lock
 from pbmon.spool.frames import CHANNELS
@@ -94,7 +94,7 @@ class Spool(Shelf):
                 current = self._add_segment(channel, size)
             current.append(frames.body(items, time.monotonic_ns(), payload))
         except OSError as error:
-            reason = _reason(error)
+            reason = disk.reason(error)
             self._full[channel] = reason, time.monotonic() + _RETRY_S
             return reason
         self.ledger.add(channel, "accepted", items)
@@ -119,7 +119,7 @@ class Spool(Shelf):
                 return "io_error"
             self._latest.write(Written(after, items, time.monotonic_ns(), payload))
         except OSError as error:
-            return _reason(error)
+            return disk.reason(error)
         return ""
 
     # --- reading ---
@@ -182,10 +182,6 @@ def _open_locked(file: Path) -> int:
         return fd
     os.close(fd)
     raise OSError(errno.ENOLCK, "the filesystem knows no flock")
-
-
-def _reason(error: OSError) -> str:
-    return "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "io_error"
 
 
 def remove(directory: Path) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import metrics
 from opentelemetry.metrics import Observation
 
-from pbmon import catalog, signals
+from pbmon import catalog, runtime, signals
 from pbmon.catalog import Metric
 from pbmon.spool.books import Entry
 from pbmon.spool.ledger import REASONS
@@ -74,6 +74,10 @@ class Accounts:
             result[signal] = {
                 "accepted": accepted, "delivered": delivered, "waiting": waiting, **lost,
             }  # fmt: skip
+        if events := runtime.active.event_totals():
+            result["events"] = {
+                f"{outcome} {reason}".strip(): count for (outcome, reason), count in events.items()
+            }
         return result
 
     def install(self, meter: metrics.Meter) -> None:
@@ -107,6 +111,8 @@ class Accounts:
 
     def _books(self) -> Iterable[Observation]:
         totals = self._pipeline.observe_books()
+        for (outcome, reason), count in runtime.active.event_totals().items():
+            totals[Entry("events", outcome, reason)] = count
         wanted = {
             *totals,
             *(

@@ -1,0 +1,187 @@
+"""Whose request this is: user, session and segments, for what is tracked in it.
+
+One object per request stands in a context variable, so tasks, threads and background work that
+were started in the request see what becomes known later, as by identify() after a login.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, Token
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+
+from pbmon import signals
+from pbmon.runtime import Scope, active
+
+Finder = Callable[[Scope], Any]
+"""From a scope to an id; None where it says nothing."""
+
+MAX_ID = 255
+_KEPT = ("user", "headers")
+
+
+def user_of(scope: Scope) -> Any:
+    """The id of `scope["user"]`, where an authentication middleware has put one: its `pk`, `id`,
+    `identity` or `username`. None for one that is not authenticated."""
+    user = scope.get("user")
+    if user is None or getattr(user, "is_authenticated", True) is False:
+        return None
+    if isinstance(user, str | int):
+        return user
+    if isinstance(user, Mapping):
+        return user.get("id") or user.get("sub")
+    for name in ("pk", "id", "identity", "username"):
+        try:
+            value = getattr(user, name, None)
+        except NotImplementedError:  # of Starlette's base class
+            continue
+        if value is not None:
+            return value
+    return None
+
+
+def in_header(name: str) -> Finder:
+    wanted = name.lower().encode("latin-1")
+
+    def find(scope: Scope) -> str | None:
+        for key, value in scope.get("headers", ()):
+            if key == wanted:
+                return bytes(value).decode("latin-1")
+        return None
+
+    return find
+
+
+def in_cookie(name: str) -> Finder:
+    header = in_header("cookie")
+
+    def find(scope: Scope) -> str | None:
+        try:
+            found = SimpleCookie(header(scope) or "").get(name)
+        except CookieError:
+            return None
+        return found.value if found is not None else None
+
+    return find
+
+
+class Identity:
+    """What is known of one request. user_id, session_id: the application's own ids."""
+
+    __slots__ = ("_scope", "segments", "session_id", "user_id")
+
+    def __init__(
+        self,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        segments: Mapping[str, str] | None = None,
+        scope: Scope | None = None,
+    ) -> None:
+        self.user_id = user_id
+        self.session_id = session_id
+        self.segments = segments
+        self._scope = scope
+
+    def resolve(self) -> None:
+        """Find what the request says of itself by now; whoever logs in is found later."""
+        scope = self._scope
+        if scope is None:
+            return
+        try:
+            if self.user_id is None:
+                self.user_id = id_text((active.find_user or user_of)(scope))
+            if self.session_id is None and active.find_session is not None:
+                self.session_id = id_text(active.find_session(scope))
+        except Exception as error:
+            self._scope = None  # not at every event again
+            signals.failed("finding the user of a request", error)
+        if self.user_id is not None and (
+            active.find_session is None or self.session_id is not None
+        ):
+            self._scope = None
+
+    def let_go(self) -> None:
+        """At the end of the request: what its background work may still ask is kept of it."""
+        scope = self._scope
+        if scope is not None:
+            self._scope = {name: scope[name] for name in _KEPT if name in scope}
+
+
+def id_text(value: Any) -> str | None:
+    """An id as it is kept: text of 1 to 255 characters; None for anything that is none."""
+    if value is None or isinstance(value, bool):
+        return None
+    found = str(value)
+    return found if 0 < len(found) <= MAX_ID else None
+
+
+_current: ContextVar[Identity | None] = ContextVar("pbmon_identity", default=None)
+
+
+def current() -> Identity | None:
+    """Of this context."""
+    found = _current.get()
+    if found is not None:
+        found.resolve()
+    return found
+
+
+def begin(scope: Scope) -> Token[Identity | None]:
+    """At the start of a request, in its context."""
+    return _current.set(Identity(scope=scope))
+
+
+def end(token: Token[Identity | None]) -> None:
+    """At the end of the request, in the same context."""
+    found = _current.get()
+    if found is not None:
+        found.let_go()
+    with suppress(ValueError):  # the application ended in another context than it began in
+        _current.reset(token)
+
+
+@contextmanager
+def context(
+    *, user_id: str | int | None = None, session_id: str | int | None = None, **segments: str
+) -> Iterator[None]:
+    """Whose work the block does, for what is tracked in it, in its tasks and in its threads.
+
+    user_id, session_id: the application's own ids, 1 to 255 characters; what is left out stays
+        as it is outside. segments: properties of the user by which figures may be divided, such
+        as plan="pro"; those named by the setting `segments` are kept.
+
+    For jobs and scripts: in a request the user is found by itself, or by identify().
+    """
+    outer = current()
+    inner = Identity(
+        checked("user_id", user_id), checked("session_id", session_id), segments or None
+    )
+    if outer is not None:
+        inner.user_id = inner.user_id if user_id is not None else outer.user_id
+        inner.session_id = inner.session_id if session_id is not None else outer.session_id
+        inner.segments = {**(outer.segments or {}), **segments} or None
+    token = _current.set(inner)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def checked(name: str, value: str | int | None) -> str | None:
+    """An id handed to the API. Raises TypeError for another type; a value that can't be one is
+    none: identity never fails a request."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
+        raise TypeError(f"{name} must be str or int, not {type(value).__name__}")
+    return id_text(value)
+
+
+def become(user_id: str) -> Identity:
+    """The user of this context is known from here on."""
+    found = current()
+    if found is None:
+        found = Identity()
+        _current.set(found)
+    found.user_id = user_id
+    return found

@@ -1,0 +1,150 @@
+"""What the journal's items say: the one place known to those who write them and who read them.
+
+An item is a line of JSON, an array whose first element is its kind; a kind's elements keep their
+places for ever, and new ones are added behind. An event's properties are a second line, which
+nobody on the way needs to read. An item of an unknown kind is of a newer version.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import uuid
+from collections.abc import Mapping
+from decimal import Decimal
+from json.encoder import encode_basestring as _quoted
+from typing import Any, NamedTuple
+
+
+class Event(NamedTuple):
+    """Something a person or the application did. Ids are the application's own."""
+
+    occurred_at: int
+    """µs since the epoch, UTC."""
+    name: str
+    user_id: str | None
+    session_id: str | None
+    trace_id: str | None
+    """32 hexadecimal digits."""
+    consent: bool | None
+    """True: not to be asked for again. None: to be decided where the event is stored."""
+    event_id: str | None
+    """The application's id, by which the event is stored once."""
+    segments: Mapping[str, str] | None
+    properties: str | None
+    """A JSON object."""
+
+
+class Link(NamedTuple):
+    """A session turned out to be this user's."""
+
+    occurred_at: int
+    session_id: str
+    user_id: str
+
+
+class Consent(NamedTuple):
+    """A person's decision."""
+
+    occurred_at: int
+    user_id: str
+    purpose: str
+    granted: bool
+
+
+Entry = Event | Link | Consent
+
+_KINDS: dict[str, type[Any]] = {"event": Event, "link": Link, "consent": Consent}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+_BEFORE_PROPERTIES = len(Event._fields) - 1
+_NUL = rb"\u0000"
+
+
+class UnreadableError(ValueError):
+    """No item that this version knows."""
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no type for, and everybody writes as text."""
+    if isinstance(value, Decimal | uuid.UUID):
+        return str(value)
+    if isinstance(value, dt.datetime | dt.date | dt.time):
+        return value.isoformat()
+    raise TypeError(f"of type {type(value).__name__}")
+
+
+_json = json.JSONEncoder(
+    ensure_ascii=False,
+    check_circular=False,
+    allow_nan=False,
+    separators=(",", ":"),
+    default=_plain,
+).encode
+
+
+def encode_event(
+    occurred_at: int,
+    name: str,
+    user_id: str | None,
+    session_id: str | None,
+    trace_id: str | None,
+    consent: bool | None,
+    event_id: str | None,
+    segments: Mapping[str, str] | None,
+    properties: Mapping[str, Any] | None,
+) -> bytes:
+    """The fields of Event, but for the properties as they are.
+
+    Raises TypeError for a value that JSON has no place for, ValueError for one that is no number
+    (NaN) or has no end. A lone surrogate becomes a question mark.
+    """
+    try:
+        head = (
+            f'["event",{occurred_at},{_quoted(name)},{_quoted(user_id) if user_id else "null"},'
+            f"{_quoted(session_id) if session_id else 'null'},"
+            f"{f'{chr(34)}{trace_id}{chr(34)}' if trace_id else 'null'},"
+            f"{'null' if consent is None else 'true' if consent else 'false'},"
+            f"{_quoted(event_id) if event_id else 'null'},"
+            f"{_json(segments) if segments else 'null'}]\n"
+        )
+        text = head + _json(properties) if properties else head
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    return text.encode("utf-8", "replace")
+
+
+def encode(entry: Link | Consent) -> bytes:
+    return _json((_NAMES[type(entry)], *entry)).encode("utf-8", "replace")
+
+
+def decode(payload: bytes) -> Entry:
+    """Raises UnreadableError."""
+    if _NUL in payload:  # no database takes this character in a text
+        payload = b"\n".join(_without_nul(line) for line in payload.split(b"\n"))
+    head, _, properties = payload.partition(b"\n")
+    try:
+        kind, *values = json.loads(head)
+        made = _KINDS[kind]
+        if kind == "event":
+            values = [*values[:_BEFORE_PROPERTIES], properties.decode() or None]
+        entry: Entry = made(*values[: len(made._fields)])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UnreadableError("no item that this version knows") from None
+    return entry
+
+
+def _without_nul(line: bytes) -> bytes:
+    try:
+        return _json(_clean(json.loads(line))).encode("utf-8", "replace")
+    except (ValueError, RecursionError):
+        return line
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, list):
+        return [_clean(each) for each in value]
+    if isinstance(value, dict):
+        return {_clean(key): _clean(each) for key, each in value.items()}
+    return value

@@ -1,0 +1,153 @@
+"""What the business of this process hands over: appended here, read and removed by the shipper.
+
+    <pid>-<uuid>/lock                   held (flock) as long as the process lives
+                /events-<number>.seg    segments as the telemetry's, one record for each item
+
+Its directory's name is the source by which the store knows how far it was read. The journal keeps
+no counts: what becomes of an item is decided, and counted, where it is stored.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+import uuid
+from contextlib import suppress
+
+from pbmon.spool import directory, disk, frames
+from pbmon.spool.directory import Home, UnusableError, lock
+from pbmon.spool.segment import Segment
+
+AREA = "events"
+CHANNEL = "events"
+LOCK = "lock"
+MAX_RECORD = 48 * 1024
+"""A payload above this is refused as too_large."""
+
+_RETRY_S = 1.0
+_get_ident = threading.get_ident
+
+
+class Journal:
+    """Raises UnusableError where its directory can't be made; nothing else raises later."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+        self.source = f"{os.getpid()}-{uuid.uuid4().hex}"
+        self.directory = home.path / self.source
+        self._owner = os.geteuid()
+        self._lock = threading.Lock()
+        self._holder = 0
+        self._segment: Segment | None = None
+        self._number = 0
+        self._full = ("", 0.0)
+        self._closed = False
+        hidden = home.path / f".{self.source}"
+        self._fd = -1
+        try:
+            hidden.mkdir(mode=0o700)
+            hidden.chmod(0o700)  # whatever the umask left of it
+            self._fd = os.open(hidden / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            if not lock(self._fd):
+                raise OSError("the filesystem knows no flock")  # noqa: TRY301
+            hidden.rename(self.directory)
+        except OSError as error:
+            shutil.rmtree(hidden, ignore_errors=True)
+            if self._fd >= 0:
+                os.close(self._fd)
+            raise UnusableError(
+                f"{home.path} has no room or can't be written to ({error.strerror or error}); "
+                "free disk space, or give this user a directory to write to"
+            ) from error
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether more can be made in its directory: a server may have become another user after
+        it was made, a cleaner of temporary files may have taken it away."""
+        # Not Path.exists(), which raises where it may not look.
+        return os.geteuid() == self._owner and os.path.exists(self.directory)  # noqa: PTH110
+
+    def append(self, payload: bytes) -> str:
+        """Take one item: it survives this process from here on. Or say why not: full, io_error,
+        too_large; busy for a signal's handler or a finalizer that comes in the middle of another
+        append of the same thread."""
+        if len(payload) > MAX_RECORD:
+            return "too_large"
+        mine = self._lock
+        if not mine.acquire(blocking=False):
+            if self._holder == _get_ident():
+                return "busy"
+            mine.acquire()
+        self._holder = _get_ident()
+        try:
+            segment = self._segment
+            if segment is None or not segment.has_room(len(payload)):
+                segment = self._add_segment()
+                if segment is None:
+                    return self._full[0]
+            segment.append(frames.body(1, time.monotonic_ns(), payload))
+        except OSError as error:  # without a mapping
+            return self._refuse(error)
+        finally:
+            self._holder = 0
+            mine.release()
+        return ""
+
+    def _add_segment(self) -> Segment | None:
+        if time.monotonic() < self._full[1]:
+            return None
+        if self._closed:
+            self._full = ("io_error", time.monotonic() + _RETRY_S)
+            return None
+        # A number whose file could not be made is not taken again: something may be left of it.
+        self._number += 1
+        size = self.home.segment_size
+        try:
+            with self.home.reserving("", size):
+                made = Segment(self.directory, CHANNEL, self._number, size, mapped=self.home.mapped)
+        except OSError as error:
+            self._refuse(error)
+            return None
+        if self._segment is not None:
+            self._segment.close()
+        self._segment = made
+        return made
+
+    def _refuse(self, error: OSError) -> str:
+        reason = disk.reason(error)
+        self._full = (reason, time.monotonic() + _RETRY_S)
+        return reason
+
+    def close(self) -> None:
+        """Leave what waits to the shipper, which removes the directory once it is empty."""
+        with self._lock:
+            self._let_go()
+
+    def forget(self) -> None:
+        """In a forked child: the files, and the lock on them, are the parent's."""
+        self._lock = threading.Lock()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None
+        with suppress(OSError):
+            os.close(self._fd)
+
+
+def open_home(state_dir: str | None, service: str) -> Home:
+    """The place of a service's journals; state_dir: as configured. Raises UnusableError, which
+    names all that were tried."""
+    refused = []
+    for path in directory.candidates(state_dir):
+        try:
+            return Home(path, service, AREA)
+        except UnusableError as error:
+            refused.append(str(error))
+    raise UnusableError("; ".join(refused))

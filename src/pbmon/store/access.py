@@ -1,0 +1,72 @@
+"""The way into the store: what goes wrong there is one line with the remedy, never a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from pbmon import privacy, signals
+from pbmon.store import engine
+from pbmon.store.engine import DriverError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from pbmon.store.writer import Writer
+
+_T = TypeVar("_T")
+
+
+class StoreError(Exception):
+    """The store can't be used now; the text says why and the remedy, and follows its URL."""
+
+
+class RejectedError(Exception):
+    """The database refuses the data, not the moment."""
+
+
+def asking(ask: Callable[[], _T]) -> _T:
+    """What a call of the store gives. Raises RejectedError, or StoreError for any other failure
+    of the database."""
+    with signals.importing:
+        from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+    try:
+        return ask()
+    except (DataError, IntegrityError):
+        raise RejectedError from None
+    except (SQLAlchemyError, OSError) as error:
+        original = getattr(error, "orig", None) or error
+        raise StoreError(f"can't be used ({privacy.error_type(original)})") from None
+
+
+def open_engine(url: str) -> Engine:
+    """Raises StoreError."""
+    try:
+        return engine.open_store(url)
+    except (ValueError, DriverError) as error:
+        raise StoreError(str(error)) from None
+    except OSError as error:
+        raise StoreError(f"can't be made ({error.strerror})") from None
+
+
+def open_writer(url: str, basis: str) -> Writer:
+    """A writer into the store. One in SQLite is made or upgraded first. Raises StoreError."""
+    made = open_engine(url)
+    with signals.importing:
+        from pbmon.store import schema
+        from pbmon.store.schema import State
+        from pbmon.store.writer import Writer
+
+    def look() -> State:
+        if made.dialect.name == "sqlite":
+            schema.upgrade(made)
+        with made.connect() as connection:
+            return schema.state(connection)
+
+    state = asking(look)
+    if state is not State.CURRENT:
+        remedy = (
+            "upgrade pbmon on this machine" if state is State.NEWER else "run `pbmon store upgrade`"
+        )
+        raise StoreError(f"{state.value}; {remedy}")
+    return asking(lambda: Writer(made, basis))

@@ -1,0 +1,99 @@
+"""Connections to databases, ours and the application's, by SQLAlchemy URL."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pbmon import signals
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Engine
+
+SCHEMA = "pbmon"
+"""Where our tables are in PostgreSQL; nothing outside it is touched. SQLite has no schemas."""
+
+TIMEOUT_S = 5
+_LOCK_WAIT_S = 10
+
+
+class DriverError(ImportError):
+    """The URL needs a driver that is not installed; the text says which and the remedy."""
+
+
+def parse(url: str) -> URL:
+    """Raises ValueError where it is no URL."""
+    with signals.importing:
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+    try:
+        made = make_url(url.replace("postgres://", "postgresql://", 1))
+    except ArgumentError:  # its text holds the URL
+        raise ValueError(
+            "is no SQLAlchemy URL, such as postgresql://user:password@host/name"
+        ) from None
+    if made.drivername == "postgresql" and find_spec("psycopg2") is not None:
+        # SQLAlchemy 2.1 means psycopg 3 by this name, 2.0 psycopg2: the one that is here.
+        made = made.set(drivername="postgresql+psycopg2")
+    return made
+
+
+def make(url: URL, arguments: dict[str, Any], **options: Any) -> Engine:
+    """Raises DriverError."""
+    with signals.importing:
+        from sqlalchemy import create_engine
+        from sqlalchemy.exc import NoSuchModuleError
+    try:
+        return create_engine(url, connect_args=arguments, **options)
+    except (NoSuchModuleError, ImportError) as error:
+        name = getattr(error, "name", None) or url.drivername
+        raise DriverError(
+            f"needs a driver that is not installed ({name}); for PostgreSQL: "
+            "pip install 'pbmon[postgres]'",
+            name=name,
+        ) from None
+
+
+def is_postgresql(url: URL) -> bool:
+    return url.get_backend_name() == "postgresql"
+
+
+def open_store(url: str) -> Engine:
+    """The engine of pbmon's own store. Raises ValueError, DriverError.
+
+    In SQLite every transaction begins as a writing one, so that none fails in the middle for the
+    lock; the file is in WAL mode, and what is deleted is overwritten.
+    """
+    parsed = parse(url)
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        return _open_sqlite(parsed)
+    if backend != "postgresql":
+        raise ValueError(f"names {backend}; the store is PostgreSQL or SQLite")
+    arguments: dict[str, Any] = {}
+    if "psycopg" in parsed.get_driver_name():
+        arguments = {"connect_timeout": TIMEOUT_S, "application_name": "pbmon"}
+    return make(parsed, arguments, pool_size=2, max_overflow=0, pool_pre_ping=True)
+
+
+def _open_sqlite(url: URL) -> Engine:
+    if url.database and url.database != ":memory:":
+        Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = make(url, {"timeout": _LOCK_WAIT_S})
+    from sqlalchemy import event
+
+    @event.listens_for(made, "connect")
+    def prepare(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver begins nothing by itself
+        for pragma in (
+            "journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON", "foreign_keys=ON",
+        ):  # fmt: skip
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(made, "begin")
+    def begin(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    # One schema name in all statements; here it is none.
+    return made.execution_options(schema_translate_map={SCHEMA: None})

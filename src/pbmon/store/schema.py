@@ -1,0 +1,153 @@
+"""The version of a store's tables: asked at the start, changed by `pbmon store upgrade`.
+
+A store in SQLite makes and upgrades itself. PostgreSQL changes by the command alone.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+import time
+import uuid
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import inspect, text
+
+from pbmon import signals
+from pbmon.store.engine import SCHEMA
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+VERSION_TABLE = "schema_version"
+VERSIONS = ("0001",)
+"""Of the steps in migrations/versions, the oldest first."""
+
+PEOPLE_VERSION = "people_version"
+"""In `meta`: another one after every change of what `subjects` says of people that were known."""
+
+MONTHS_AHEAD = 13
+_LOCK = 0x70626D6F6E  # "pbmon": of pg_advisory_xact_lock
+
+
+class State(Enum):
+    ABSENT = "has no tables of pbmon yet"
+    OLDER = "has tables of an older version"
+    CURRENT = "is up to date"
+    NEWER = "has tables of a newer version"
+
+
+def state(connection: Connection) -> State:
+    found = version(connection)
+    if found is None:
+        return State.ABSENT
+    if found not in VERSIONS:
+        return State.NEWER
+    return State.CURRENT if found == VERSIONS[-1] else State.OLDER
+
+
+def version(connection: Connection) -> str | None:
+    """The step at which a store is."""
+    schema = SCHEMA if connection.dialect.name == "postgresql" else None
+    if not inspect(connection).has_table(VERSION_TABLE, schema=schema):
+        return None
+    place = f"{schema}.{VERSION_TABLE}" if schema else VERSION_TABLE
+    found: str | None = connection.execute(text(f"SELECT version_num FROM {place}")).scalar()
+    return found
+
+
+def upgrade(engine: Engine) -> State:
+    """Bring the tables to the newest version, one process at a time; what they were before.
+
+    A newer version than this one's is left alone.
+    """
+    with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        found = state(connection)
+        if found in (State.ABSENT, State.OLDER):
+            if connection.dialect.name == "postgresql":
+                connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+            _migrate(connection)
+            _set_up(connection)
+        if found is not State.NEWER and connection.dialect.name == "postgresql":
+            add_months(connection, dt.datetime.now(dt.timezone.utc).date())
+    return found
+
+
+def _migrate(connection: Connection) -> None:
+    with signals.importing:
+        from alembic import command
+        from alembic.config import Config
+    config = Config()
+    config.set_main_option(
+        "script_location", str(Path(__file__).parent / "migrations").replace("%", "%%")
+    )
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _set_up(connection: Connection) -> None:
+    """What a store has once and for all."""
+    from pbmon.store.tables import meta
+
+    there = set(connection.execute(meta.select().with_only_columns(meta.c.key)).scalars())
+    made = {
+        "store_id": str(uuid.uuid4()),
+        "pepper": secrets.token_hex(32),
+        PEOPLE_VERSION: str(uuid.uuid4()),
+    }
+    rows = [{"key": key, "value": value} for key, value in made.items() if key not in there]
+    if rows:
+        connection.execute(meta.insert(), rows)
+
+
+def add_months(connection: Connection, today: dt.date) -> list[str]:
+    """Partitions of `events` from this month on, where there are none; the names of the new ones.
+
+    An event of a month without one goes to `events_rest`.
+    """
+    there = {
+        str(name)
+        for name in connection.execute(
+            text("SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+                 " WHERE i.inhparent = CAST(:parent AS regclass)"),
+            {"parent": f"{SCHEMA}.events"},
+        ).scalars()
+    }  # fmt: skip
+    added = []
+    month = today.replace(day=1)
+    for _ in range(MONTHS_AHEAD):
+        following = (month + dt.timedelta(days=32)).replace(day=1)
+        name = f"events_{month:%Y_%m}"
+        if name not in there:
+            bounds = f"FROM ({_micros(month)}) TO ({_micros(following)})"
+            connection.execute(
+                text(
+                    f"CREATE TABLE {SCHEMA}.{name} PARTITION OF {SCHEMA}.events FOR VALUES {bounds}"
+                )
+            )
+            added.append(name)
+        month = following
+    return added
+
+
+def note_change_of_people(connection: Connection) -> None:
+    """In the transaction of the change: nobody relies on what they remember any more."""
+    from pbmon.store.tables import meta
+
+    connection.execute(
+        meta.update().where(meta.c.key == PEOPLE_VERSION).values(value=str(uuid.uuid4()))
+    )
+
+
+def _micros(day: dt.date) -> int:
+    start = dt.datetime(day.year, day.month, day.day, tzinfo=dt.timezone.utc)
+    return int(start.timestamp()) * 1_000_000
+
+
+def now() -> int:
+    """µs since the epoch, UTC."""
+    return time.time_ns() // 1000

@@ -1,0 +1,469 @@
+"""What the journals hold, into the store: rows, totals and how far it was read, in one transaction.
+
+Killed at any moment, a transaction is there or not, and whoever reads on begins where the store
+says. Of two who read the same journal one finds that the other was faster, and nothing of its
+own transaction stays.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import secrets
+import struct
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+from sqlalchemy import bindparam, select, text, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pbmon import privacy
+from pbmon.spool.entries import Consent, Event, Link, UnreadableError, decode
+from pbmon.spool.ledger import Position
+from pbmon.store import schema
+from pbmon.store.tables import (
+    checkpoints,
+    consents,
+    event_keys,
+    event_totals,
+    meta,
+    sessions,
+    subject_days,
+    subjects,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+HOUR = 3_600_000_000
+DAY = 24 * HOUR
+DROPPED = ("consent", "deleted", "duplicate", "unreadable", "rejected")
+"""Why an item of a journal is not stored: its person has not agreed, or was deleted; its event_id
+is there already; it is of a newer version; the database refuses it."""
+
+STORE = "store"
+"""The destination that the store's own pseudonyms are made for."""
+
+
+class Portion(NamedTuple):
+    """Items of one journal that follow each other."""
+
+    source: str
+    begin: Position
+    items: Sequence[tuple[Position, bytes]]
+    """Place and payload; an empty one was refused by the database."""
+    end: Position
+
+
+class SupersededError(Exception):
+    """The journal was read on by another; nothing was stored."""
+
+
+@dataclass(slots=True)
+class Written:
+    """What became of the items of one transaction."""
+
+    stored: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+class Person(NamedTuple):
+    """A user as the store knows them; subject: their pseudonym, none where no key is known."""
+
+    subject: bytes | None
+    is_deleted: bool = False
+    analytics: bool | None = None
+
+
+NOBODY = Person(None)
+_CACHED = 100_000
+"""Users, and likewise sessions and days, of which what the store knows is remembered."""
+
+
+class Writer:
+    """basis: how the purpose `analytics` may be assumed: opt-in, opt-out or not-required."""
+
+    def __init__(self, engine: Engine, basis: str, pepper: bytes | None = None) -> None:
+        """The tables must be there. Raises SQLAlchemyError."""
+        self._engine = engine
+        self.basis = basis
+        self.is_postgresql = engine.dialect.name == "postgresql"
+        self.insert: Any = postgresql.insert if self.is_postgresql else sqlite.insert
+        if pepper is None:
+            with suppress_instrumentation(), engine.begin() as connection:
+                pepper = bytes.fromhex(connection.execute(_META, {"key": "pepper"}).scalar_one())
+        self.lookup = lru_cache(_CACHED)(partial(privacy.lookup, pepper))
+        self.session = lru_cache(_CACHED)(partial(privacy.session_pseudonym, pepper))
+        self.people: dict[str, Person] = {}
+        self.people_version: str | None = None
+        self.days: set[tuple[int, bytes]] = set()
+        """Of subject_days, those that are stored for certain."""
+
+    def position(self, source: str) -> Position:
+        """How far a journal is in the store."""
+        query = select(checkpoints.c.segment, checkpoints.c.offset)
+        with suppress_instrumentation(), self._engine.begin() as connection:
+            row = connection.execute(query.where(checkpoints.c.source == source)).one_or_none()
+        return Position(row.segment, row.offset) if row is not None else Position(0, 0)
+
+    def forget(self, source: str) -> None:
+        """The journal is gone, and so may be how far it was read."""
+        with suppress_instrumentation(), self._engine.begin() as connection:
+            connection.execute(checkpoints.delete().where(checkpoints.c.source == source))
+
+    def let_go(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        self._engine.dispose(close=False)
+
+    def write(self, portions: Sequence[Portion]) -> Written:
+        """All of it or nothing. Raises SupersededError, SQLAlchemyError."""
+        batch = _Batch(self, portions)
+        with suppress_instrumentation(), self._engine.begin() as connection:
+            batch.store(connection)
+        batch.remember()
+        return batch.written
+
+
+class _Row(NamedTuple):
+    """Of `events`, in the order of its columns."""
+
+    occurred_at: int
+    event_id: bytes
+    name: str
+    subject: bytes | None
+    session: bytes | None
+    trace_id: bytes | None
+    properties: str | None
+    segments: str | None
+    stored_at: int
+
+
+class _Batch:
+    """The portions of one transaction."""
+
+    def __init__(self, writer: Writer, portions: Sequence[Portion]) -> None:
+        self.written = Written()
+        self._writer = writer
+        self._portions = sorted(portions, key=lambda portion: portion.source)
+        self._now = schema.now()
+        self._counts: dict[str, Counter[bool]] = {p.source: Counter() for p in portions}
+        self._events: list[tuple[str, bytes, Event]] = []
+        """Source, id and content."""
+        self._links: list[tuple[str, Link]] = []
+        self._consents: list[tuple[str, Consent]] = []
+        self._days: set[tuple[int, bytes]] = set()
+        self._people: dict[str, Person] = {}
+        for portion in portions:
+            source = portion.source
+            prefix = _digest("journal|" + source, 8)
+            for place, payload in portion.items:
+                self._sort(source, prefix + _PLACE.pack(*place), payload)
+
+    def _sort(self, source: str, event_id: bytes, payload: bytes) -> None:
+        if not payload:
+            self._drop(source, "rejected")
+            return
+        try:
+            entry = decode(payload)
+        except UnreadableError:
+            self._drop(source, "unreadable")
+            return
+        if isinstance(entry, Event):
+            if entry.event_id is not None:
+                event_id = _digest("event|" + entry.event_id, 16)
+            self._events.append((source, event_id, entry))
+        elif isinstance(entry, Link):
+            self._links.append((source, entry))
+        else:
+            self._consents.append((source, entry))
+
+    def _drop(self, source: str, reason: str) -> None:
+        self.written.dropped[reason] += 1
+        self._counts[source][False] += 1
+
+    def _keep(self, source: str) -> None:
+        self.written.stored += 1
+        self._counts[source][True] += 1
+
+    def store(self, connection: Connection) -> None:
+        self._claim(connection)
+        self._store_consents(connection)
+        self._find_people(connection)
+        self._store_links(connection)
+        rows = self._without_duplicates(connection, self._judge())
+        if rows:
+            self._store_events(connection, rows)
+            self._store_totals(connection, rows)
+        self._note_counts(connection)
+
+    def remember(self) -> None:
+        """Once the transaction is committed."""
+        for known, new in ((self._writer.people, self._people), (self._writer.days, self._days)):
+            if len(known) > _CACHED:
+                known.clear()
+            known.update(new)  # type: ignore[arg-type]
+
+    # --- the checkpoint ---
+
+    def _claim(self, connection: Connection) -> None:
+        """First of all, so that of two readers the second waits here, and then finds out."""
+        fresh = [portion.source for portion in self._portions if portion.begin == (0, 0)]
+        if fresh:
+            connection.execute(
+                self._writer.insert(checkpoints).on_conflict_do_nothing(),
+                [
+                    {"source": source, "segment": 0, "offset": 0, "stored": 0, "dropped": 0,
+                     "changed_at": self._now}
+                    for source in fresh
+                ],
+            )  # fmt: skip
+        for portion in self._portions:
+            moved = connection.execute(
+                _MOVE,
+                {
+                    "source_": portion.source,
+                    "segment_": portion.begin.segment,
+                    "offset_": portion.begin.offset,
+                    "to_segment": portion.end.segment,
+                    "to_offset": portion.end.offset,
+                    "now": self._now,
+                },
+            )
+            if moved.rowcount != 1:
+                raise SupersededError(portion.source)
+
+    def _note_counts(self, connection: Connection) -> None:
+        connection.execute(
+            _COUNT,
+            [
+                {"source_": source, "stored_": count[True], "dropped_": count[False]}
+                for source, count in self._counts.items()
+            ],
+        )
+
+    # --- people ---
+
+    def _find_people(self, connection: Connection) -> None:
+        """Of whom something is to be stored; they are made known where they have to be."""
+        wanted = {e.user_id: e.consent for _, _, e in self._events if e.user_id is not None}
+        wanted.update((link.user_id, None) for _, link in self._links)
+        if not wanted:
+            return
+        writer = self._writer
+        version = connection.execute(_META, {"key": schema.PEOPLE_VERSION}).scalar()
+        if version != writer.people_version:
+            writer.people.clear()
+            writer.people_version = version
+        lookups = {writer.lookup(user): user for user in wanted if user not in writer.people}
+        self._people = self._ask(connection, lookups)
+        agreed = {e.user_id for _, _, e in self._events if e.consent}
+        fresh = [
+            {"lookup": lookup, "key": secrets.token_bytes(32), "created_at": self._now}
+            for lookup, user in sorted(lookups.items())
+            if user not in self._people and (user in agreed or writer.basis != "opt-in")
+        ]
+        if fresh:
+            connection.execute(writer.insert(subjects).on_conflict_do_nothing(), fresh)
+            self._people = self._ask(connection, lookups)
+
+    def _ask(self, connection: Connection, lookups: Mapping[bytes, str]) -> dict[str, Person]:
+        if not lookups:
+            return {}
+        found = connection.execute(_PEOPLE, {"lookups": list(lookups)})
+        return {
+            lookups[bytes(lookup)]: Person(
+                privacy.pseudonym(bytes(key), STORE) if key is not None else None,
+                deleted_at is not None,
+                analytics,
+            )
+            for lookup, key, deleted_at, analytics in found
+        }
+
+    def _person(self, user_id: str) -> Person:
+        return self._people.get(user_id) or self._writer.people.get(user_id, NOBODY)
+
+    def _may_keep(self, person: Person, consent: bool | None) -> bool:
+        if consent is not None:
+            return consent
+        if person.analytics is not None:
+            return person.analytics
+        return self._writer.basis != "opt-in"
+
+    def _store_consents(self, connection: Connection) -> None:
+        for source, decision in self._consents:
+            lookup = self._writer.lookup(decision.user_id)
+            connection.execute(
+                self._writer.insert(subjects).on_conflict_do_nothing(),
+                {"lookup": lookup, "key": secrets.token_bytes(32), "created_at": self._now},
+            )
+            changed = connection.execute(
+                update(subjects)
+                .where(subjects.c.lookup == lookup, subjects.c.deleted_at.is_(None))
+                .values({decision.purpose: decision.granted})
+            )
+            if changed.rowcount != 1:
+                self._drop(source, "deleted")
+                continue
+            connection.execute(
+                consents.insert(),
+                {"lookup": lookup, "purpose": decision.purpose, "granted": decision.granted,
+                 "decided_at": decision.occurred_at},
+            )  # fmt: skip
+            self._keep(source)
+        if self._consents:
+            schema.note_change_of_people(connection)
+
+    def _store_links(self, connection: Connection) -> None:
+        for source, link in self._links:
+            person = self._person(link.user_id)
+            if person.is_deleted or not self._may_keep(person, None) or person.subject is None:
+                self._drop(source, "deleted" if person.is_deleted else "consent")
+                continue
+            connection.execute(
+                self._writer.insert(sessions).on_conflict_do_nothing(),
+                {
+                    "session": self._writer.session(link.session_id),
+                    "subject": person.subject,
+                    "linked_at": link.occurred_at,
+                },
+            )
+            self._keep(source)
+
+    # --- events ---
+
+    def _judge(self) -> list[tuple[str, bool, _Row]]:
+        """Source, whether the application gave the id, and row of what may be stored."""
+        rows = []
+        writer, now = self._writer, self._now
+        asks = writer.basis == "opt-in"
+        for source, event_id, event in self._events:
+            (at, name, user_id, session_id, trace_id, consent, given, segments, properties) = event
+            subject = None
+            if user_id is not None:
+                person = self._person(user_id)
+                if person.is_deleted:
+                    self._drop(source, "deleted")
+                    continue
+                if not self._may_keep(person, consent):
+                    self._drop(source, "consent")
+                    continue
+                subject = person.subject
+            keeps_session = subject is not None or consent or not asks
+            rows.append((source, given is not None, _Row(
+                at, event_id, name, subject,
+                writer.session(session_id) if session_id is not None and keeps_session else None,
+                bytes.fromhex(trace_id) if trace_id is not None else None,
+                properties,
+                json.dumps(segments, ensure_ascii=False) if segments is not None else None,
+                now,
+            )))  # fmt: skip
+        return rows
+
+    def _without_duplicates(
+        self, connection: Connection, rows: list[tuple[str, bool, _Row]]
+    ) -> list[_Row]:
+        """Those whose id, where the application gave it, is new."""
+        given = {row.event_id: row.occurred_at for _, is_given, row in rows if is_given}
+        fresh: set[bytes] = set()
+        if given:
+            found = connection.execute(
+                self._writer.insert(event_keys)
+                .on_conflict_do_nothing()
+                .returning(event_keys.c.event_id),
+                [{"event_id": key, "occurred_at": at} for key, at in sorted(given.items())],
+            )
+            fresh = {bytes(key) for key in found.scalars()}
+        kept = []
+        for source, is_given, row in rows:
+            if is_given:
+                if row.event_id not in fresh:
+                    self._drop(source, "duplicate")
+                    continue
+                fresh.remove(row.event_id)  # a second one in this transaction is none
+            self._keep(source)
+            kept.append(row)
+        return kept
+
+    def _store_events(self, connection: Connection, rows: list[_Row]) -> None:
+        if self._writer.is_postgresql:
+            # One parameter, unpacked by the server: next to no time in this process.
+            made = ",".join(
+                f'{{"a":{at},"i":"{key.hex()}","n":{json.dumps(name)},"u":{_hex(subject)},'
+                f'"s":{_hex(session)},"t":{_hex(trace)},"p":{properties or "null"},'
+                f'"g":{segments or "null"}}}'
+                for at, key, name, subject, session, trace, properties, segments, _ in rows
+            )
+            connection.execute(_FROM_JSON, {"rows": f"[{made}]", "now": self._now})
+        else:
+            connection.exec_driver_sql(_VALUES, rows)
+
+    def _store_totals(self, connection: Connection, rows: Sequence[_Row]) -> None:
+        totals = Counter((row.occurred_at // HOUR * HOUR, row.name) for row in rows)
+        add = self._writer.insert(event_totals)
+        connection.execute(
+            add.on_conflict_do_update(
+                index_elements=["hour", "name"],
+                set_={"events": event_totals.c.events + add.excluded.events},
+            ),
+            # In one order in every transaction: two of them never wait for each other.
+            [{"hour": h, "name": n, "events": count} for (h, n), count in sorted(totals.items())],
+        )
+        self._days = {
+            (row.occurred_at // DAY, row.subject) for row in rows if row.subject is not None
+        } - self._writer.days
+        if self._days:
+            connection.execute(
+                self._writer.insert(subject_days).on_conflict_do_nothing(),
+                [
+                    {"day": _EPOCH + dt.timedelta(days=day), "subject": subject}
+                    for day, subject in sorted(self._days)
+                ],
+            )
+
+
+_EPOCH = dt.date(1970, 1, 1)
+_PLACE = struct.Struct(">II")
+_META = select(meta.c.value).where(meta.c.key == bindparam("key"))
+_PEOPLE = select(
+    subjects.c.lookup, subjects.c.key, subjects.c.deleted_at, subjects.c.analytics
+).where(subjects.c.lookup.in_(bindparam("lookups", expanding=True)))
+_MOVE = (
+    update(checkpoints)
+    .where(
+        checkpoints.c.source == bindparam("source_"),
+        checkpoints.c.segment == bindparam("segment_"),
+        checkpoints.c.offset == bindparam("offset_"),
+    )
+    .values(
+        segment=bindparam("to_segment"), offset=bindparam("to_offset"), changed_at=bindparam("now")
+    )
+)
+_COUNT = (
+    update(checkpoints)
+    .where(checkpoints.c.source == bindparam("source_"))
+    .values(
+        stored=checkpoints.c.stored + bindparam("stored_"),
+        dropped=checkpoints.c.dropped + bindparam("dropped_"),
+    )
+)
+_COLUMNS = ", ".join(_Row._fields)
+_VALUES = f"INSERT INTO events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_FROM_JSON = text(
+    f"INSERT INTO pbmon.events ({_COLUMNS})"
+    " SELECT a, decode(i, 'hex'), n, decode(u, 'hex'), decode(s, 'hex'), decode(t, 'hex'), p, g,"
+    " :now FROM jsonb_to_recordset(CAST(:rows AS jsonb))"
+    " AS row (a bigint, i text, n text, u text, s text, t text, p jsonb, g jsonb)"
+)
+
+
+def _hex(value: bytes | None) -> str:
+    return f'"{value.hex()}"' if value is not None else "null"
+
+
+def _digest(text_: str, size: int) -> bytes:
+    return hashlib.blake2b(text_.encode("utf-8", "replace"), digest_size=size).digest()

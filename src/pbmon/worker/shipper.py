@@ -1,0 +1,283 @@
+"""The shipper: brings what the journals hold into the store.
+
+One process of a service and state directory is the shipper (flock); where it ends, another takes
+its place within a second. It is a thread in the application, or `pbmon worker`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from pbmon import privacy, signals
+from pbmon.spool.backlog import Backlog, Duty, backlogs
+from pbmon.spool.directory import Home
+from pbmon.spool.ledger import Position
+from pbmon.store.access import RejectedError, StoreError, asking, open_writer
+
+if TYPE_CHECKING:
+    from pbmon.store.writer import Portion, Writer
+
+PORTION = 100
+"""Items of a transaction in an application: preparing so many holds the interpreter, which its
+event loop needs too, for about a millisecond."""
+
+LARGE_PORTION = 2000
+"""Likewise in a process of its own."""
+
+_EVERY_S = 0.2
+_ROLE_EVERY_S = 1.0
+_LOOK_EVERY_S = 2.0
+_AGAIN_S = (0.5, 1.0, 2.0, 5.0, 10.0)
+_PORTION_BYTES = 512 * 1024
+
+NOTHING = b""
+"""In the place of an item that the database refuses: it is counted as dropped."""
+
+
+class Shipper:
+    """url: of the store. basis: of the purpose `analytics`. portion: items of a transaction.
+
+    every_second: called in its thread, whether or not this process is the shipper.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        url: str,
+        basis: str,
+        *,
+        portion: int = PORTION,
+        every_second: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._home = home
+        self._url = url
+        self._basis = basis
+        self._portion = portion
+        self._every_second = every_second
+        self._begin()
+        signals.enlist(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        """Of shipping: the thread's, or the one's that ends the process."""
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._duty: Duty | None = None
+        self._on_duty = False
+        self._writer: Writer | None = None
+        self._backlogs: dict[str, Backlog] = {}
+        self._positions: dict[str, Position] = {}
+        self._look_at_s = self._again_at_s = 0.0
+        self._failures = 0
+        self._behind_since_s: float | None = None
+        self.delivered = 0
+        self.dropped: Counter[str] = Counter()
+
+    # --- the thread ---
+
+    def start(self) -> None:
+        if self._thread is None and not self._stopped.is_set():
+            self._thread = threading.Thread(target=self.run, name="pbmon-shipper", daemon=True)
+            try:
+                self._thread.start()
+            except RuntimeError:  # the interpreter is exiting: finish() does it then
+                self._thread = None
+
+    def run(self) -> None:
+        """Until stop()."""
+        role_at_s = 0.0
+        while not self._stopped.wait(_EVERY_S):
+            now_s = time.monotonic()
+            if now_s >= role_at_s:
+                role_at_s = now_s + _ROLE_EVERY_S
+                with signals.guard("looking after the events"):
+                    self._every_second()
+                    self.take_duty()
+            if self._on_duty:
+                with signals.guard("shipping events"):
+                    while self.ship() and not self._stopped.is_set():
+                        pass
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def take_duty(self) -> bool:
+        """Whether this process is the shipper now."""
+        if not self._on_duty:
+            if self._duty is None:
+                self._duty = Duty(self._home)
+            self._on_duty = self._duty.take()
+        return self._on_duty
+
+    def finish(self, deadline_s: float) -> bool:
+        """In the calling thread: bring everything into the store until the deadline (monotonic).
+        Whether all is there, or another process is the shipper."""
+        with signals.guard("shipping events at the end"):
+            if not self.take_duty():
+                return True
+            self._look_at_s = 0.0
+            while time.monotonic() < deadline_s:
+                if not self.ship():
+                    return self._behind_since_s is None
+        return False
+
+    def lag_s(self) -> float | None:
+        """For how long there has been something that is not in the store; None where this
+        process is not the shipper."""
+        if not self._on_duty:
+            return None
+        since_s = self._behind_since_s
+        return time.monotonic() - since_s if since_s is not None else 0.0
+
+    def forget(self) -> None:
+        """In a forked child: role, thread and connections are the parent's."""
+        if self._duty is not None:
+            self._duty.forget()
+        if self._writer is not None:
+            self._writer.let_go()
+        started = self._thread is not None
+        self._begin()
+        if started:
+            self.start()
+
+    # --- shipping ---
+
+    def ship(self) -> bool:
+        """One transaction; whether there may be more."""
+        with self._lock:
+            now_s = time.monotonic()
+            if now_s < self._again_at_s:
+                return False
+            try:
+                more = self._ship(now_s)
+            except StoreError as error:
+                self._fail(str(error))
+                return False
+            self._failures = 0
+            return more
+
+    def _fail(self, why: str) -> None:
+        wait_s = _AGAIN_S[min(self._failures, len(_AGAIN_S) - 1)]
+        self._failures += 1
+        self._again_at_s = time.monotonic() + wait_s
+        if self._behind_since_s is None:
+            self._behind_since_s = time.monotonic()
+        signals.tell(
+            "store", "pbmon: the store %s %s. Events wait in the spool meanwhile.",
+            privacy.mask_url(self._url), why,
+        )  # fmt: skip
+
+    def _ship(self, now_s: float) -> bool:
+        if now_s >= self._look_at_s:
+            self._look_at_s = now_s + _LOOK_EVERY_S
+            self._look()
+        if not self._backlogs:
+            self._behind_since_s = None
+            return False
+        writer = self._open()
+        portions = self._read(writer)
+        if not portions:
+            self._behind_since_s = None
+            return False
+        if self._behind_since_s is None:
+            self._behind_since_s = now_s
+        self._write(writer, portions)
+        return True
+
+    def _look(self) -> None:
+        found = {path.name: path for path in backlogs(self._home)}
+        self._backlogs = {
+            name: self._backlogs.get(name) or Backlog(path) for name, path in found.items()
+        }
+        for name in self._positions.keys() - found.keys():
+            del self._positions[name]
+
+    def _open(self) -> Writer:
+        if self._writer is None:
+            self._writer = open_writer(self._url, self._basis)
+        return self._writer
+
+    def _read(self, writer: Writer) -> list[Portion]:
+        from pbmon.store.writer import Portion
+
+        portions: list[Portion] = []
+        left = self._portion
+        for name, backlog in list(self._backlogs.items()):
+            position = self._position(writer, name)
+            abandoned = backlog.is_abandoned()
+            try:
+                chunk = backlog.read(position, left, _PORTION_BYTES)
+            except FileNotFoundError:  # another shipper was here, and has buried it
+                del self._backlogs[name]
+                continue
+            except OSError as error:
+                raise StoreError(f"gets nothing of {backlog.path} ({error.strerror})") from None
+            if chunk.damaged:
+                self.dropped["corrupt"] += chunk.damaged
+                signals.tell(
+                    "journal:damaged",
+                    "pbmon: %s is damaged in %d places; what was there is lost and counted as "
+                    "corrupt",
+                    backlog.path, chunk.damaged,
+                )  # fmt: skip
+            if chunk.items or chunk.position != position:
+                portions.append(Portion(name, position, chunk.items, chunk.position))
+                left -= len(chunk.items)
+                if left <= 0:
+                    break
+            elif abandoned and backlog.bury():
+                del self._backlogs[name]
+                asking(partial(writer.forget, name))
+        return portions
+
+    def _position(self, writer: Writer, name: str) -> Position:
+        known = self._positions.get(name)
+        if known is None:
+            known = self._positions[name] = asking(lambda: writer.position(name))
+        return known
+
+    def _write(self, writer: Writer, portions: list[Portion]) -> None:
+        from pbmon.store.writer import SupersededError
+
+        try:
+            written = asking(lambda: writer.write(portions))
+        except SupersededError:
+            self._positions.clear()
+            return
+        except RejectedError:
+            self._write_apart(writer, portions)
+            return
+        self.delivered += written.stored
+        self.dropped.update(written.dropped)
+        for portion in portions:
+            self._positions[portion.source] = portion.end
+            if portion.end.segment != portion.begin.segment:
+                self._backlogs[portion.source].release(portion.end)
+
+    def _write_apart(self, writer: Writer, portions: list[Portion]) -> None:
+        """The database refuses what is in one of the items: find it, and keep the others."""
+        first, *others = portions
+        if others:
+            parts = portions
+        elif len(first.items) > 1:
+            parts = _halves(first)
+        elif first.items and first.items[0][1] != NOTHING:
+            parts = [first._replace(items=[(first.items[0][0], NOTHING)])]
+        else:
+            raise StoreError("refuses its own tables' rows; run `pbmon store upgrade`")
+        for part in parts:
+            self._write(writer, [part])
+
+
+def _halves(portion: Portion) -> list[Portion]:
+    middle = len(portion.items) // 2
+    place = portion.items[middle][0]
+    return [
+        portion._replace(items=portion.items[:middle], end=place),
+        portion._replace(begin=place, items=portion.items[middle:]),
+    ]
