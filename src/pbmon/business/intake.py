@@ -88,5 +88,6 @@ class Intake:
         journal, self._journal = self._journal, None
         if journal is not None:
             journal.forget()
+            journal.home.close()
         for cell in (self._accepted, *self._refused.values()):
             cell.forget()

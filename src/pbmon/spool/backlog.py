@@ -74,7 +74,8 @@ class Backlog:
             if not data.startswith(frames.header(CHANNEL, number)):
                 if not sealed:
                     break  # it is being made
-                damaged += 1
+                # All zeros: killed before it had written anything.
+                damaged += bool(data.strip(b"\0"))
                 position = _behind(number, data)
                 continue
             for record, behind in frames.read(data, offset, len(data)):

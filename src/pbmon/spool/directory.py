@@ -150,6 +150,10 @@ class Home:
         while not lock(self._lock_fd) and time.monotonic() < until_s:
             time.sleep(0.001)
 
+    def close(self) -> None:
+        os.close(self._lock_fd)
+        self._lock_fd = -1
+
     def forget(self) -> None:
         """In a forked child: a lock of its own, not the parent's. Raises UnusableError; it is not
         to be used any more then."""

@@ -73,7 +73,13 @@ def open_store(url: str) -> Engine:
         raise ValueError(f"names {backend}; the store is PostgreSQL or SQLite")
     arguments: dict[str, Any] = {}
     if "psycopg" in parsed.get_driver_name():
-        arguments = {"connect_timeout": TIMEOUT_S, "application_name": "pbmon"}
+        arguments = {
+            "connect_timeout": TIMEOUT_S,
+            "application_name": "pbmon",
+            # What is committed is removed from the journals: it must outlive the server, whatever
+            # its own setting is.
+            "options": "-c synchronous_commit=on",
+        }
     return make(parsed, arguments, pool_size=2, max_overflow=0, pool_pre_ping=True)
 
 
