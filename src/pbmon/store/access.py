@@ -32,7 +32,7 @@ def asking(ask: Callable[[], _T]) -> _T:
         from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
     try:
         return ask()
-    except (DataError, IntegrityError):
+    except (DataError, IntegrityError, OverflowError):
         raise RejectedError from None
     except (SQLAlchemyError, OSError) as error:
         original = getattr(error, "orig", None) or error

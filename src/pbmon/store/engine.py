@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,10 @@ def open_store(url: str) -> Engine:
 
 def _open_sqlite(url: URL) -> Engine:
     if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = Path(url.database)
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Ours alone; SQLite gives its other files the same mode.
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
     made = make(url, {"timeout": _LOCK_WAIT_S})
     from sqlalchemy import event
 

@@ -1,0 +1,177 @@
+"""The tables: made, upgraded, of another version; by many at once; as the migrations say."""
+
+from __future__ import annotations
+
+import datetime as dt
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
+
+from pbmon.store import schema, tables
+from pbmon.store.access import StoreError, open_engine, open_writer
+from pbmon.store.schema import State
+from tests.fresh import environment
+
+
+def place(engine):
+    return "pbmon" if engine.dialect.name == "postgresql" else None
+
+
+def prefix(engine):
+    return "pbmon." if engine.dialect.name == "postgresql" else ""
+
+
+def test_the_versions_are_those_of_the_steps():
+    config = Config()
+    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    steps = list(ScriptDirectory.from_config(config).walk_revisions())
+    assert tuple(step.revision for step in reversed(steps)) == schema.VERSIONS
+
+
+def test_a_store_is_made_once(empty_url):
+    engine = open_engine(empty_url)
+    with engine.connect() as connection:
+        assert schema.state(connection) is State.ABSENT
+    assert schema.upgrade(engine) is State.ABSENT
+    with engine.connect() as connection:
+        before = connection.execute(tables.meta.select()).all()
+        assert schema.state(connection) is State.CURRENT
+    assert schema.upgrade(engine) is State.CURRENT
+    with engine.connect() as connection:
+        assert connection.execute(tables.meta.select()).all() == before
+    assert {row.key for row in before} == {"store_id", "pepper", "people_version"}
+    engine.dispose()
+
+
+def test_the_steps_make_the_tables_that_the_code_knows(engine):
+    def wanted(_object, name, kind, _reflected, _compared):
+        return kind != "table" or not name.startswith("events_")
+
+    with engine.connect() as connection:
+        if engine.dialect.name == "sqlite":
+            columns = {
+                table.name: [column["name"] for column in inspect(connection).get_columns(table.name)]
+                for table in tables.metadata.sorted_tables
+            }
+            assert columns == {
+                table.name: [column.name for column in table.columns]
+                for table in tables.metadata.sorted_tables
+            }
+            return
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "include_schemas": True, "include_object": wanted,
+                "version_table": schema.VERSION_TABLE, "version_table_schema": "pbmon",
+                "include_name": lambda name, kind, _: kind != "schema" or name == "pbmon",
+            },
+        )  # fmt: skip
+        # The user is called pbmon too, whose first schema that would be.
+        connection.dialect.default_schema_name = "public"
+        assert compare_metadata(context, tables.metadata) == []
+
+
+def test_nothing_outside_its_schema_is_touched(postgresql):
+    with postgresql.connect() as connection:
+        found = connection.execute(
+            text("SELECT DISTINCT schemaname FROM pg_tables WHERE schemaname NOT LIKE 'pg_%'"
+                 " AND schemaname <> 'information_schema'")
+        ).scalars()  # fmt: skip
+        assert set(found) == {"pbmon"}
+
+
+def test_many_that_start_at_once_make_one_store(empty_url):
+    code = (
+        "import sys; from pbmon.store import schema; from pbmon.store.access import open_engine;"
+        f" print(schema.upgrade(open_engine({empty_url!r})).name)"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment(), stdout=-1, text=True)
+        for _ in range(6)
+    ]
+    said = sorted(process.communicate(timeout=60)[0].strip() for process in running)
+    assert said == ["ABSENT", *["CURRENT"] * 5]
+
+
+def test_threads_too(empty_url):
+    with ThreadPoolExecutor(6) as pool:
+        said = list(pool.map(lambda _: schema.upgrade(open_engine(empty_url)), range(6)))
+    assert said.count(State.ABSENT) == 1
+
+
+def set_version(engine, version):
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"UPDATE {prefix(engine)}schema_version SET version_num = :v"), {"v": version}
+        )
+
+
+def test_a_newer_store_is_left_alone(engine, url):
+    set_version(engine, "9999")
+    with engine.connect() as connection:
+        assert schema.state(connection) is State.NEWER
+    assert schema.upgrade(engine) is State.NEWER
+    with pytest.raises(StoreError, match="newer version; upgrade pbmon on this machine"):
+        open_writer(url, "opt-in")
+
+
+def test_postgresql_is_never_made_without_the_command(stack_postgres):
+    from tests.store.conftest import new_database
+
+    url = new_database(stack_postgres.url)
+    with pytest.raises(StoreError, match="no tables of pbmon yet; run `pbmon store upgrade`"):
+        open_writer(url, "opt-in")
+    with open_engine(url).connect() as connection:
+        assert schema.state(connection) is State.ABSENT
+
+
+def test_an_older_postgresql_waits_for_the_command(postgresql, monkeypatch):
+    monkeypatch.setattr(schema, "VERSIONS", (*schema.VERSIONS, "0002"))
+    with pytest.raises(StoreError, match="older version; run `pbmon store upgrade`"):
+        open_writer(postgresql.url.render_as_string(hide_password=False), "opt-in")
+
+
+def test_months_are_added_ahead_and_once(postgresql):
+    with postgresql.begin() as connection:
+        today = dt.datetime.now(dt.timezone.utc).date()
+        assert schema.add_months(connection, today) == []
+        later = (today.replace(day=1) + dt.timedelta(days=32)).replace(day=1)
+        added = schema.add_months(connection, later)
+        assert added == [f"events_{_months_on(today, schema.MONTHS_AHEAD):%Y_%m}"]
+
+
+def _months_on(day, count):
+    month = day.year * 12 + day.month - 1 + count
+    return dt.date(month // 12, month % 12 + 1, 1)
+
+
+def test_an_event_of_a_month_without_a_partition_is_kept(postgresql):
+    with postgresql.begin() as connection:
+        connection.execute(
+            tables.events.insert(),
+            {"occurred_at": 1, "event_id": bytes(16), "name": "old", "stored_at": 1},
+        )
+        assert connection.execute(text("SELECT count(*) FROM pbmon.events_rest")).scalar() == 1
+
+
+def test_the_files_of_sqlite_are_this_users_alone(tmp_path):
+    made = open_engine(f"sqlite:///{tmp_path}/deep/down/store.sqlite3")
+    schema.upgrade(made)
+    assert (tmp_path / "deep" / "down").stat().st_mode & 0o777 == 0o700
+    for file in (tmp_path / "deep" / "down").iterdir():
+        assert file.stat().st_mode & 0o777 == 0o600, file
+    with made.connect() as connection:
+        pragmas = [
+            connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "secure_delete")
+        ]
+    assert pragmas == ["wal", 1, 1]
+    made.dispose()
