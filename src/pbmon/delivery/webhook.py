@@ -1,0 +1,112 @@
+"""Any URL: a batch of CloudEvents 1.0, or a plain JSON array, signed by Standard Webhooks."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import time
+from collections.abc import Mapping, Sequence
+
+from pbmon.delivery.courier import TIMEOUT_S, Answer, Courier, Limits, moment, to_json
+from pbmon.delivery.events import Event
+
+MAX_EVENTS = 100
+MAX_BYTES = 512 * 1024
+
+_BASE64_SECRET = "whsec_"  # noqa: S105 - how such a secret begins
+
+
+class Webhook(Courier):
+    """source: who speaks, such as `pbmon/shop`; the CloudEvents attribute of that name.
+
+    secret: signs each request; `whsec_` and base64, or any text. plain: an array of `event`,
+    `userId`, `sessionId`, `properties`, `timestamp` and `id` instead of CloudEvents. max_events,
+    max_bytes: of one request. Raises ValueError for what can't be used.
+    """
+
+    name = "webhook"
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        source: str,
+        secret: str = "",
+        plain: bool = False,
+        max_events: int = MAX_EVENTS,
+        max_bytes: int = MAX_BYTES,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        super().__init__(url, timeout_s=timeout_s)
+        if not source:
+            raise ValueError("webhook: source is empty; name who sends, such as pbmon/shop")
+        self.limits = Limits(max_events, max_bytes)
+        self.content_type = (
+            "application/json" if plain else "application/cloudevents-batch+json; charset=utf-8"
+        )
+        self._source = source
+        self._plain = plain
+        self._key = _key(secret)
+
+    def encode(self, event: Event) -> bytes:
+        return to_json(_plain(event) if self._plain else self._cloud_event(event))
+
+    def is_receipt(self, answer: Answer) -> bool:
+        """Nobody says what a webhook has to answer: the status is all."""
+        return True
+
+    def headers(self, ids: Sequence[str], body: bytes) -> Mapping[str, str]:
+        if not self._key:
+            return {}
+        # Of the events alone, so that the same ones sent again are the same message.
+        message = "pbmon_" + hashlib.sha256("\n".join(ids).encode()).hexdigest()[:32]
+        now = str(int(time.time()))
+        signed = hmac.new(self._key, f"{message}.{now}.".encode() + body, hashlib.sha256).digest()
+        return {
+            "webhook-id": message,
+            "webhook-timestamp": now,
+            "webhook-signature": f"v1,{base64.b64encode(signed).decode()}",
+        }
+
+    def _cloud_event(self, event: Event) -> Mapping[str, object]:
+        return {
+            "specversion": "1.0",
+            "id": event.id,
+            "source": self._source,
+            "type": event.name,
+            "time": moment(event.occurred_at),
+            **({} if event.subject is None else {"subject": event.subject}),
+            "datacontenttype": "application/json",
+            "data": {
+                "properties": dict(event.properties),
+                "segments": dict(event.segments),
+                "session": event.session,
+            },
+        }
+
+
+def _plain(event: Event) -> Mapping[str, object]:
+    return {
+        "id": event.id,
+        **({} if event.subject is None else {"userId": event.subject}),
+        "sessionId": event.session,
+        "event": event.name,
+        "properties": dict(event.properties),
+        "timestamp": moment(event.occurred_at),
+    }
+
+
+def _key(secret: str) -> bytes:
+    if not secret.startswith(_BASE64_SECRET):
+        return secret.encode()
+    try:
+        key = base64.b64decode(secret.removeprefix(_BASE64_SECRET), validate=True)
+    except ValueError:
+        key = b""
+    if not key:
+        raise ValueError(
+            "webhook: the secret begins with whsec_ and goes on with what is no base64; "
+            "copy it whole, or give a text without whsec_"
+        )
+    return key
