@@ -1,23 +1,22 @@
-"""`pbmon store`: the tables that events are kept in."""
+"""`pbmon store`: the tables that events are kept in, and what is in them."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+import time
 
 from pbmon import privacy, settings
 from pbmon.spool import journal
 from pbmon.spool.directory import UnusableError
-from pbmon.store.access import StoreError, asking, open_engine
+from pbmon.store.access import StoreError, open_engine, read, upgrade
 from pbmon.telemetry import providers
 from pbmon.worker.embedded import store_url
 
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
 NAME = "store"
-HELP = "make, upgrade and look at the store of events"
+HELP = "make, upgrade and read the store of events"
+
+_DAY = 86_400_000_000
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +24,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions.add_parser(
         "upgrade", help="make the tables, or bring them to this version; add months of events"
     )
-    actions.add_parser("status", help="say what version the tables are of and what is in them")
+    actions.add_parser("status", help="say whether the tables are those of this version")
+    events = actions.add_parser("events", help="list events and features by how many used them")
+    events.add_argument("--days", type=int, default=7, help="days back from now (7)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,36 +42,35 @@ def run(args: argparse.Namespace) -> int:
     where = f"store {privacy.mask_url(url)}"
     try:
         engine = open_engine(url)
-        said = asking(lambda: (_upgrade if args.action == "upgrade" else _status)(engine))
+        if args.action == "upgrade":
+            print(where, upgrade(engine))
+        elif args.action == "status":
+            queries = read(engine)
+            print(f"{where} is up to date: {queries.count(0, _now()):,} events stored")
+        else:
+            _list_events(url, args.days)
     except StoreError as error:
         print(f"pbmon: the {where} {error}", file=sys.stderr)
         return 1
-    print(f"{where} {said}")
     return 0
 
 
-def _upgrade(engine: Engine) -> str:
-    from pbmon.store import schema
-    from pbmon.store.schema import State
+def _list_events(url: str, days: int) -> None:
+    queries = read(open_engine(url))
+    end = _now()
+    start = end - days * _DAY
+    for name, count, people in queries.uses(start, end):
+        print(f"{name:<40} {count:>12,} {_people(people)}")
+    for feature, viewed, clicked, completed, people in queries.adoption(start, end):
+        print(
+            f"feature {feature:<32} {viewed:>12,} viewed {clicked:>10,} clicked "
+            f"{completed:>10,} completed {_people(people)}"
+        )
 
-    before = schema.upgrade(engine)
-    if before is State.NEWER:
-        raise StoreError(f"{before.value}; upgrade pbmon on this machine")
-    if before is State.CURRENT:
-        return str(before.value)
-    return f"was made (version {schema.VERSIONS[-1]})" if before is State.ABSENT else "was upgraded"
+
+def _people(people: int | None) -> str:
+    return f"{people:>10,} people" if people is not None else "  few people"
 
 
-def _status(engine: Engine) -> str:
-    from sqlalchemy import func, select
-
-    from pbmon.store import schema
-    from pbmon.store.schema import State
-    from pbmon.store.tables import event_totals
-
-    with engine.connect() as connection:
-        state = schema.state(connection)
-        if state is not State.CURRENT:
-            raise StoreError(f"{state.value}; run `pbmon store upgrade`")
-        events = connection.execute(select(func.sum(event_totals.c.events))).scalar() or 0
-    return f"{state.value} (version {schema.VERSIONS[-1]}): {events:,} events stored"
+def _now() -> int:
+    return time.time_ns() // 1000 + 1

@@ -12,6 +12,8 @@ from pbmon.store.engine import DriverError
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from pbmon.store.queries import Queries
+    from pbmon.store.schema import State
     from pbmon.store.writer import Writer
 
 _T = TypeVar("_T")
@@ -54,7 +56,6 @@ def open_writer(url: str, basis: str) -> Writer:
     made = open_engine(url)
     with signals.importing:
         from pbmon.store import schema
-        from pbmon.store.schema import State
         from pbmon.store.writer import Writer
 
     def look() -> State:
@@ -63,10 +64,40 @@ def open_writer(url: str, basis: str) -> Writer:
         with made.connect() as connection:
             return schema.state(connection)
 
-    state = asking(look)
+    _require_current(asking(look))
+    return asking(lambda: Writer(made, basis))
+
+
+def upgrade(made: Engine) -> str:
+    """Make or upgrade the tables; what was done, in words. Raises StoreError."""
+    from pbmon.store import schema
+    from pbmon.store.schema import State
+
+    before = asking(lambda: schema.upgrade(made))
+    if before is State.NEWER:
+        _require_current(before)
+    done = {State.ABSENT: "was made", State.OLDER: "was upgraded"}
+    return f"{done.get(before, State.CURRENT.value)} (version {schema.VERSIONS[-1]})"
+
+
+def read(made: Engine) -> Queries:
+    """The queries of a store that is up to date. Raises StoreError, as each of them does."""
+    from pbmon.store import schema
+    from pbmon.store.queries import Queries
+
+    def look() -> State:
+        with made.connect() as connection:
+            return schema.state(connection)
+
+    _require_current(asking(look))
+    return Queries(made)
+
+
+def _require_current(state: State) -> None:
+    from pbmon.store.schema import State
+
     if state is not State.CURRENT:
         remedy = (
             "upgrade pbmon on this machine" if state is State.NEWER else "run `pbmon store upgrade`"
         )
         raise StoreError(f"{state.value}; {remedy}")
-    return asking(lambda: Writer(made, basis))

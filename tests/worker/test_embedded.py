@@ -1,0 +1,245 @@
+"""The worker inside an application, in fresh processes: what is started when, and what is kept."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from pbmon.store import engine, tables
+from tests.fresh import environment, launched, python
+from tests.stack.process import wait_until
+
+OFF = {"OTEL_LOGS_EXPORTER": "none", "PBMON_CONSENT": "opt-out", "PBMON_SERVICE_NAME": "shop"}
+
+
+@pytest.fixture
+def state(tmp_path):
+    path = tmp_path / "state"
+    path.mkdir(mode=0o700)
+    return path
+
+
+def variables(state, **more):
+    return OFF | {"PBMON_STATE_DIR": str(state)} | more
+
+
+def stored(state):
+    """Names of the events in the default store, each as often as it is there."""
+    made = engine.open_store(f"sqlite:///{state}/store/shop.sqlite3")
+    with made.connect() as connection:
+        names = sorted(connection.execute(tables.events.select()).columns("name").scalars())
+    made.dispose()
+    return names
+
+
+def journals(state):
+    return sorted(path.name for path in state.glob("events/shop/[0-9]*"))
+
+
+def test_who_calls_no_business_function_pays_for_nothing(state):
+    done = python(
+        """
+        import json, sys, threading
+        import pbmon
+        pbmon.configure()
+        pbmon.flush()
+        print(json.dumps([
+            [t.name for t in threading.enumerate() if t.name.startswith("pbmon-ship")],
+            "sqlalchemy" in sys.modules, "alembic" in sys.modules,
+        ]))
+        """,
+        **variables(state),
+    )
+    assert json.loads(done.stdout) == [[], False, False]
+    assert not (state / "events").exists()
+    assert not (state / "store").exists()
+
+
+def test_a_short_program_stores_at_its_end_what_it_tracked(state):
+    python(
+        """
+        import pbmon
+        pbmon.configure()
+        for n in range(250):
+            assert pbmon.track("made", {"n": n})
+        """,
+        **variables(state),
+    )
+    assert stored(state) == ["made"] * 250
+    python("import pbmon; pbmon.configure(); pbmon.track('next')", **variables(state))
+    assert stored(state) == [*["made"] * 250, "next"]
+    # The last one is removed by whoever comes next.
+    assert len(journals(state)) <= 1
+
+
+def test_the_launcher_alone_is_enough(state):
+    launched("import pbmon; assert pbmon.track('made')", **variables(state))
+    assert stored(state) == ["made"]
+
+
+def test_flush_brings_everything_into_the_store(state):
+    done = python(
+        f"""
+        import sqlite3
+        import pbmon
+        pbmon.configure()
+        pbmon.track("made")
+        assert pbmon.flush() is True
+        file = sqlite3.connect({str(state / "store" / "shop.sqlite3")!r})
+        print(file.execute("SELECT count(*) FROM events").fetchone()[0])
+        """,
+        **variables(state),
+    )
+    assert done.stdout.strip() == "1"
+
+
+def test_forked_children_have_journals_of_their_own(state):
+    python(
+        """
+        import os, sys
+        import pbmon
+        pbmon.configure()
+        pbmon.track("parent")
+        for _ in range(3):
+            if os.fork() == 0:
+                for _ in range(10):
+                    assert pbmon.track("child")
+                os._exit(0)  # no end of ours: the others find what it left
+        for _ in range(3):
+            assert os.wait()[1] == 0
+        pbmon.track("parent")
+        assert pbmon.flush()
+        """,
+        **variables(state),
+    )
+    assert stored(state) == ["child"] * 30 + ["parent"] * 2
+
+
+def test_what_a_killed_process_accepted_is_stored_by_the_next_one(state):
+    code = """
+        import os, signal
+        import pbmon
+        pbmon.configure(worker="process")
+        for _ in range(100):
+            assert pbmon.track("made")
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=environment(**variables(state)), cwd=Path(sys.prefix), check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    assert not (state / "store").exists()
+    python("import pbmon; pbmon.configure(); pbmon.track('next')", **variables(state))
+    assert stored(state) == [*["made"] * 100, "next"]
+
+
+def test_a_worker_of_its_own_takes_all_of_it(state):
+    env = environment(**variables(state, PBMON_WORKER="process"))
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "pbmon.cli", "worker"], env=env, cwd=Path(sys.prefix),
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert "pbmon worker of shop" in worker.stdout.readline()
+        python(
+            """
+            import threading, sys, time
+            import pbmon
+            pbmon.configure()
+            for _ in range(100):
+                assert pbmon.track("made")
+            assert pbmon.flush()
+            assert "sqlalchemy" not in sys.modules
+            """,
+            **variables(state, PBMON_WORKER="process"),
+        )
+        wait_until(
+            lambda: (state / "store").exists() and not journals(state), "the journal to be read"
+        )
+    finally:
+        worker.send_signal(signal.SIGTERM)
+        said = worker.communicate(timeout=30)[0]
+    assert worker.returncode == 0
+    assert said == "100 events stored\n"
+    assert stored(state) == ["made"] * 100
+
+
+def test_without_a_state_directory_events_are_refused_with_the_remedy(tmp_path):
+    done = python(
+        """
+        import pbmon
+        pbmon.configure()
+        said = [pbmon.track("made") for _ in range(3)]
+        print([(bool(one), one.reason) for one in said])
+        """,
+        **OFF | {"PBMON_STATE_DIR": "/proc/none"},
+    )
+    assert done.stdout.strip() == str([(False, "no_state_directory")] * 3)
+    assert done.stderr.count("no state directory for events") == 1
+    assert "Set PBMON_STATE_DIR" in done.stderr
+
+
+def test_a_store_named_by_a_variable_that_is_not_set_is_said(state):
+    done = python(
+        "import pbmon; pbmon.configure(); pbmon.track('made')",
+        **variables(state, PBMON_STORE_URL="env:SHOP_DATABASE"),
+    )
+    assert "store_url names the variable SHOP_DATABASE, which is not set" in done.stderr
+    assert stored(state) == ["made"]
+
+
+def test_another_directory_takes_over_where_the_first_was_removed(state):
+    python(
+        f"""
+        import shutil, time
+        import pbmon
+        from pbmon import wiring
+        pbmon.configure()
+        pbmon.track("made")
+        assert pbmon.flush()
+        shutil.rmtree({str(state / "events")!r})
+        wiring._worker.intake.look_after()
+        assert pbmon.track("again")
+        assert pbmon.flush()
+        """,
+        **variables(state),
+    )
+    assert stored(state) == ["again", "made"]
+
+
+def test_the_books_of_a_process_balance(state):
+    done = python(
+        """
+        import json
+        import pbmon
+        from pbmon.runtime import active
+        pbmon.configure()
+        for n in range(10):
+            pbmon.track("made", event_id=str(n % 8))
+        pbmon.flush()
+        print(json.dumps(active.accounts()["events"]))
+        """,
+        **variables(state),
+    )
+    assert json.loads(done.stdout) == {"accepted": 10, "delivered": 8, "dropped duplicate": 2}
+
+
+def test_nothing_is_taken_after_the_end(state):
+    python(
+        """
+        import pbmon
+        pbmon.configure()
+        assert pbmon.track("made")
+        pbmon.shutdown()
+        assert pbmon.track("late").reason == "io_error"
+        """,
+        **variables(state),
+    )
+    assert stored(state) == ["made"]
