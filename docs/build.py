@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pbmon
@@ -163,6 +163,20 @@ def _default(name: str) -> str:
     return f"`{value}`"
 
 
+def _described() -> Iterator[tuple[str, Callable[..., object]]]:
+    """Every public callable by its name; of an object with methods, each method."""
+    for name in pbmon.__all__:
+        public = getattr(pbmon, name)
+        if name.startswith("_"):
+            continue
+        if callable(public):
+            yield name, public
+            continue
+        for method in vars(type(public)):
+            if not method.startswith("_"):
+                yield f"{name}.{method}", getattr(public, method)
+
+
 def api() -> str:
     """Every public name, by its signature and docstring."""
     parts = [
@@ -170,10 +184,7 @@ def api() -> str:
         "Written from the docstrings by `docs/build.py`; do not edit.",
         "All are names of `pbmon`; before `configure()` each call is a safe no-op.",
     ]
-    for name in pbmon.__all__:
-        if name.startswith("_"):
-            continue
-        described = getattr(pbmon, name)
+    for name, described in _described():
         # Annotations are kept as text, which inspect shows in quotes.
         signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(described)))
         doc = inspect.getdoc(described) or ""

@@ -116,6 +116,15 @@ PARSED = [
     ("request_headers", "x-tenant, x-.*", '["x-tenant", "x-.*"]', ("x-tenant", "x-.*")),
     ("response_headers", "x-cache", '["x-cache"]', ("x-cache",)),
     ("masked_headers", "x-secret", '["x-secret"]', ("x-secret",)),
+    ("store_url", "env:DATABASE_URL", '"env:DATABASE_URL"', "env:DATABASE_URL"),
+    ("worker", "process", '"process"', "process"),
+    ("unregistered_events", "refuse", '"refuse"', "refuse"),
+    ("consent", "opt-out", '"opt-out"', {"analytics": "opt-out", "sharing": "opt-out"}),
+    ("consent", "analytics=opt-out", '{analytics = "opt-out"}',
+     {"analytics": "opt-out", "sharing": "opt-in"}),
+    ("segments", "plan,region", '["plan", "region"]', ("plan", "region")),
+    ("user_from", "header:x-user", '"header:x-user"', "header:x-user"),
+    ("session_from", "cookie: sid", '"cookie:sid"', "cookie:sid"),
     ("users_url", "env:DATABASE_URL", '"env:DATABASE_URL"', "env:DATABASE_URL"),
     ("users_query", "SELECT 1", '"SELECT 1"', "SELECT 1"),
     ("state_dir", "/var/lib/shop", '"/var/lib/shop"', "/var/lib/shop"),
@@ -133,7 +142,7 @@ PARSED = [
 
 
 def test_the_table_of_this_test_knows_every_setting():
-    assert {row[0] for row in PARSED} | {"budgets"} == set(FIELDS)
+    assert {row[0] for row in PARSED} | {"budgets", "events"} == set(FIELDS)
 
 
 @pytest.mark.parametrize(("name", "env", "toml", "expected"), PARSED)
@@ -184,6 +193,20 @@ def test_budgets_from_every_source(write):
     assert value_of("budgets", keywords={"budgets": text})[0].all == wanted
 
 
+def test_events_are_tables_of_properties(write):
+    wanted = {"bought": {"amount": "int", "tags": "list"}, "left": {}}
+    toml = '[events.bought]\namount = "int"\ntags = "list"\n[events.left]\n'
+    assert value_of("events", directory=write(toml))[0] == wanted
+    assert value_of("events", keywords={"events": wanted})[0] == wanted
+
+
+def test_a_function_may_find_the_user():
+    def find(scope):
+        return scope["path"]
+
+    assert value_of("user_from", keywords={"user_from": find})[0] is find
+
+
 def test_a_function_may_say_what_is_public():
     def public(scope):
         return scope["path"] == "/"
@@ -221,6 +244,21 @@ def test_variables_of_a_setting():
 
 # --- what can't be used ---
 
+
+@pytest.mark.parametrize(
+    ("events", "remedy"),
+    [
+        ({"": {}}, "event name '' is not 1 to 100 printable characters"),
+        ({"a\n": {}}, "is not 1 to 100 printable characters"),
+        ({"a": "int"}, 'event a must be a table of properties, such as amount = "int"'),
+        ({"a": {"n": "number"}}, "property n of event a is of type 'number', which is not one of"),
+    ],
+)
+def test_a_malformed_declaration_says_what_is_wrong(events, remedy):
+    (line,) = problems_of(keywords={"events": events})
+    assert remedy in line
+
+
 REFUSED = [
     ("slow_request_s", "fast", "'fast' is no duration; write seconds, or text such as '300ms'"),
     ("slow_request_s", "0", "must be above 0"),
@@ -241,6 +279,10 @@ REFUSED = [
     ("trusted_peers", "10.0.0.1/8", "write networks such as 10.0.0.0/8"),
     ("trusted_peers", "nearby", "write networks such as 10.0.0.0/8"),
     ("public_endpoint", "api", "paths starting with '/'"),
+    ("consent", "maybe", "basis 'maybe' of analytics is not one of opt-in, opt-out, not-required"),
+    ("consent", "fun=opt-in", "purpose 'fun' is not one of analytics, sharing"),
+    ("user_from", "x-user", "must be header:NAME, cookie:NAME or a function of the ASGI scope"),
+    ("events", "bought", "must be a table of events"),
     ("budgets", "/x", "promises nothing; give max_s, p95_s, p99_s or availability"),
     ("budgets", "x max=1", "'x' is not name=value, for example max=500ms"),
 ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pbmon.budgets import Budget as Budget
+    from pbmon.business.consent import consent as consent
     from pbmon.business.events import identify as identify
     from pbmon.business.events import track as track
     from pbmon.business.features import track_feature as track_feature
@@ -28,6 +29,7 @@ _NAMES = {
     "Budget": "pbmon.budgets:Budget",
     "Refused": "pbmon.runtime:Refused",
     "configure": "pbmon.wiring:configure",
+    "consent": "pbmon.business.consent:consent",
     "context": "pbmon.identity:context",
     "flush": "pbmon.wiring:flush",
     "identify": "pbmon.business.events:identify",

@@ -159,6 +159,9 @@ class EventSink(Protocol):
     def link(self, session_id: str, user_id: str) -> None:
         """The session is this user's."""
 
+    def decide(self, user_id: str, purpose: str, *, granted: bool) -> Verdict:
+        """A person's decision on a purpose."""
+
 
 class StoreReader(Protocol):
     """Figures read from a database."""

@@ -6,7 +6,7 @@ import pytest
 
 from pbmon.spool import entries
 from pbmon.store.access import StoreError, open_engine, open_writer, read
-from pbmon.store.queries import K, Adoption, Use
+from pbmon.store.queries import Adoption, K, Use
 from pbmon.store.writer import DAY, HOUR
 from tests.store.test_writer import NOON, event, portion
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +59,9 @@ def test_the_steps_make_the_tables_that_the_code_knows(engine):
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             columns = {
-                table.name: [column["name"] for column in inspect(connection).get_columns(table.name)]
+                table.name: [
+                    column["name"] for column in inspect(connection).get_columns(table.name)
+                ]
                 for table in tables.metadata.sorted_tables
             }
             assert columns == {
@@ -105,6 +108,15 @@ def test_threads_too(empty_url):
     with ThreadPoolExecutor(6) as pool:
         said = list(pool.map(lambda _: schema.upgrade(open_engine(empty_url)), range(6)))
     assert said.count(State.ABSENT) == 1
+
+
+def test_it_is_made_without_a_word(empty_url, caplog):
+    """Alembic would comment on every step in the application's log."""
+    caplog.set_level("INFO")
+    schema.upgrade(open_engine(empty_url))
+    assert caplog.messages == []
+    logging.getLogger("alembic.runtime.migration").info("the application's own")
+    assert caplog.messages == ["the application's own"]
 
 
 def set_version(engine, version):

@@ -13,7 +13,8 @@ from sqlalchemy import func, select, text
 from pbmon import privacy
 from pbmon.spool import entries
 from pbmon.spool.ledger import Position
-from pbmon.store import tables, writer as module
+from pbmon.store import tables
+from pbmon.store import writer as module
 from pbmon.store.access import RejectedError, asking, open_writer
 from pbmon.store.writer import HOUR, Portion, SupersededError
 

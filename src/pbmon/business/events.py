@@ -129,7 +129,7 @@ class Events:
         at = time.time_ns() // 1000
         self._intake.put(entries.encode(entries.Link(at, session_id, user_id)))
 
-    def decide(self, user_id: str, purpose: str, granted: bool) -> Verdict:
+    def decide(self, user_id: str, purpose: str, *, granted: bool) -> Verdict:
         at = time.time_ns() // 1000
         reason = self._intake.put(entries.encode(entries.Consent(at, user_id, purpose, granted)))
         return Refused(reason) if reason else ACCEPTED

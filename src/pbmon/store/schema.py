@@ -6,9 +6,13 @@ A store in SQLite makes and upgrades itself. PostgreSQL changes by the command a
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import secrets
+import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,15 +82,35 @@ def upgrade(engine: Engine) -> State:
 
 
 def _migrate(connection: Connection) -> None:
-    with signals.importing:
-        from alembic import command
-        from alembic.config import Config
-    config = Config()
-    config.set_main_option(
-        "script_location", str(Path(__file__).parent / "migrations").replace("%", "%%")
-    )
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    with _quiet_alembic():
+        with signals.importing:
+            from alembic import command
+            from alembic.config import Config
+        config = Config()
+        config.set_main_option(
+            "script_location", str(Path(__file__).parent / "migrations").replace("%", "%%")
+        )
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+@contextmanager
+def _quiet_alembic() -> Iterator[None]:
+    """Its running commentary, at INFO, is no business of the application's log. In this thread
+    only: the application may use Alembic too."""
+    thread = threading.get_ident()
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.INFO or record.thread != thread
+
+    loggers = [logging.getLogger(f"alembic.runtime.{name}") for name in ("migration", "plugins")]
+    for logger in loggers:
+        logger.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_wanted)
 
 
 def _set_up(connection: Connection) -> None:

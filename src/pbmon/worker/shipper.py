@@ -254,6 +254,14 @@ class Shipper:
             return
         self.delivered += written.stored
         self.dropped.update(written.dropped)
+        if written.dropped["consent"]:
+            signals.tell(
+                "consent",
+                "pbmon: events of people who have not agreed to `analytics` are not kept, only "
+                "counted. Tell pbmon.consent.grant() who has, or set `consent` to the legal basis "
+                "there is (now: %s)",
+                self._basis,
+            )
         for portion in portions:
             self._positions[portion.source] = portion.end
             if portion.end.segment != portion.begin.segment:
