@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
 from pbmon import signals
@@ -26,45 +25,51 @@ def user_of(scope: Scope) -> Any:
     """The id of `scope["user"]`, where an authentication middleware has put one: its `pk`, `id`,
     `identity` or `username`. None for one that is not authenticated."""
     user = scope.get("user")
-    if user is None or getattr(user, "is_authenticated", True) is False:
+    if user is None or _ask(user, "is_authenticated") is False:
         return None
     if isinstance(user, str | int):
         return user
     if isinstance(user, Mapping):
         return user.get("id") or user.get("sub")
     for name in ("pk", "id", "identity", "username"):
-        try:
-            value = getattr(user, name, None)
-        except NotImplementedError:  # of Starlette's base class
-            continue
+        value = _ask(user, name)
         if value is not None:
             return value
     return None
 
 
-def in_header(name: str) -> Finder:
-    wanted = name.lower().encode("latin-1")
-
-    def find(scope: Scope) -> str | None:
-        for key, value in scope.get("headers", ()):
-            if key == wanted:
-                return bytes(value).decode("latin-1")
+def _ask(user: Any, name: str) -> Any:
+    try:
+        return getattr(user, name, None)
+    except NotImplementedError:  # of Starlette's base class
         return None
+
+
+def in_header(name: str) -> Finder:
+    def find(scope: Scope) -> str | None:
+        return next(_headers(scope, name), None)
 
     return find
 
 
 def in_cookie(name: str) -> Finder:
-    header = in_header("cookie")
-
     def find(scope: Scope) -> str | None:
-        try:
-            found = SimpleCookie(header(scope) or "").get(name)
-        except CookieError:
-            return None
-        return found.value if found is not None else None
+        # As browsers and frameworks read it: one that is no cookie hides none behind it.
+        for header in _headers(scope, "cookie"):
+            for cookie in header.split(";"):
+                key, sign, value = cookie.partition("=")
+                if sign and key.strip() == name:
+                    return value.strip().strip('"')
+        return None
 
     return find
+
+
+def _headers(scope: Scope, name: str) -> Iterator[str]:
+    wanted = name.lower().encode("latin-1")
+    return (
+        bytes(value).decode("latin-1") for key, value in scope.get("headers", ()) if key == wanted
+    )
 
 
 class Identity:
@@ -74,14 +79,11 @@ class Identity:
 
     def __init__(
         self,
-        user_id: str | None = None,
-        session_id: str | None = None,
-        segments: Mapping[str, str] | None = None,
         scope: Scope | None = None,
     ) -> None:
-        self.user_id = user_id
-        self.session_id = session_id
-        self.segments = segments
+        self.user_id: str | None = None
+        self.session_id: str | None = None
+        self.segments: Mapping[str, str] | None = None
         self._scope = scope
 
     def resolve(self) -> None:
@@ -138,7 +140,11 @@ def end(token: Token[Identity | None]) -> None:
     found = _current.get()
     if found is not None:
         found.let_go()
-    with suppress(ValueError):  # the application ended in another context than it began in
+    _reset(token)
+
+
+def _reset(token: Token[Identity | None]) -> None:
+    with suppress(ValueError):  # it ends in another context than it began in
         _current.reset(token)
 
 
@@ -155,24 +161,27 @@ def context(
     For jobs and scripts: in a request the user is found by itself, or by identify().
     """
     outer = current()
-    inner = Identity(
-        checked("user_id", user_id), checked("session_id", session_id), segments or None
-    )
+    inner = Identity()
     if outer is not None:
-        inner.user_id = inner.user_id if user_id is not None else outer.user_id
-        inner.session_id = inner.session_id if session_id is not None else outer.session_id
-        inner.segments = {**(outer.segments or {}), **segments} or None
+        inner.user_id, inner.session_id = outer.user_id, outer.session_id
+        inner.segments = outer.segments
+    if user_id is not None:
+        inner.user_id = checked("user_id", user_id)
+    if session_id is not None:
+        inner.session_id = checked("session_id", session_id)
+    if segments:
+        inner.segments = {**(inner.segments or {}), **segments}
     token = _current.set(inner)
     try:
         yield
     finally:
-        _current.reset(token)
+        _reset(token)
 
 
-def checked(name: str, value: str | int | None) -> str | None:
+def checked(name: str, value: str | int) -> str | None:
     """An id handed to the API. Raises TypeError for another type; a value that can't be one is
     none: identity never fails a request."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, str | int)):
+    if isinstance(value, bool) or not isinstance(value, str | int):
         raise TypeError(f"{name} must be str or int, not {type(value).__name__}")
     return id_text(value)
 
