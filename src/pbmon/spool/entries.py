@@ -12,6 +12,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from decimal import Decimal
+from json.encoder import c_make_encoder
 from json.encoder import encode_basestring as _quoted
 from typing import Any, NamedTuple
 
@@ -73,13 +74,21 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"of type {type(value).__name__}")
 
 
-_json = json.JSONEncoder(
+_encoder = json.JSONEncoder(
     ensure_ascii=False,
     check_circular=False,
     allow_nan=False,
     separators=(",", ":"),
     default=_plain,
-).encode
+)
+if c_make_encoder is None:
+    _json = _encoder.encode
+else:
+    # What _encoder.encode() makes anew for each call, which takes as long as the encoding.
+    _parts = c_make_encoder(None, _plain, _quoted, None, ":", ",", False, False, False)
+
+    def _json(value: Any) -> str:
+        return "".join(_parts(value, 0))
 
 
 def encode_event(

@@ -27,7 +27,6 @@ MAX_RECORD = 48 * 1024
 """A payload above this is refused as too_large."""
 
 _RETRY_S = 1.0
-_get_ident = threading.get_ident
 
 
 class Journal:
@@ -38,8 +37,8 @@ class Journal:
         self.source = f"{os.getpid()}-{uuid.uuid4().hex}"
         self.directory = home.path / self.source
         self._owner = os.geteuid()
-        self._lock = threading.Lock()
-        self._holder = 0
+        self._lock = threading.RLock()
+        self._writing = False
         self._segment: Segment | None = None
         self._number = 0
         self._full = ("", 0.0)
@@ -75,24 +74,21 @@ class Journal:
         append of the same thread."""
         if len(payload) > MAX_RECORD:
             return "too_large"
-        mine = self._lock
-        if not mine.acquire(blocking=False):
-            if self._holder == _get_ident():
+        with self._lock:
+            if self._writing:
                 return "busy"
-            mine.acquire()
-        self._holder = _get_ident()
-        try:
-            segment = self._segment
-            if segment is None or not segment.has_room(len(payload)):
-                segment = self._add_segment()
-                if segment is None:
-                    return self._full[0]
-            segment.append(frames.body(1, time.monotonic_ns(), payload))
-        except OSError as error:  # without a mapping
-            return self._refuse(error)
-        finally:
-            self._holder = 0
-            mine.release()
+            self._writing = True
+            try:
+                segment = self._segment
+                if segment is None or not segment.has_room(len(payload)):
+                    segment = self._add_segment()
+                    if segment is None:
+                        return self._full[0]
+                segment.append(frames.body(1, 0, payload))
+            except OSError as error:  # without a mapping
+                return self._refuse(error)
+            finally:
+                self._writing = False
         return ""
 
     def _add_segment(self) -> Segment | None:
@@ -127,7 +123,8 @@ class Journal:
 
     def forget(self) -> None:
         """In a forked child: the files, and the lock on them, are the parent's."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._writing = False
         self._let_go()
 
     def _let_go(self) -> None:

@@ -62,9 +62,17 @@ class Segment:
 
     def append(self, content: bytes) -> None:
         """content: frames.body(); has_room() was asked. Raises OSError without a mapping."""
-        self._put(self.end + 8, content)
-        self._put(self.end, frames.frame(content))  # published: from here on it is there
-        self.end += frames.room(len(content) - frames.OVERHEAD + 8)
+        end = self.end
+        start = end + 8
+        stop = start + len(content)
+        frame = frames.frame(content)
+        if self._map is not None:
+            self._map[start:stop] = content
+            self._map[end:start] = frame  # published: from here on it is there
+        else:
+            disk.write(self._fd, content, start)
+            disk.write(self._fd, frame, end)
+        self.end = stop + 7 & ~7
 
     def _put(self, offset: int, data: bytes) -> None:
         if self._map is not None:
