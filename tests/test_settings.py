@@ -117,6 +117,7 @@ PARSED = [
     ("response_headers", "x-cache", '["x-cache"]', ("x-cache",)),
     ("masked_headers", "x-secret", '["x-secret"]', ("x-secret",)),
     ("store_url", "env:DATABASE_URL", '"env:DATABASE_URL"', "env:DATABASE_URL"),
+    ("outbox_url", "env:DATABASE_URL", '"env:DATABASE_URL"', "env:DATABASE_URL"),
     ("worker", "process", '"process"', "process"),
     ("unregistered_events", "refuse", '"refuse"', "refuse"),
     ("consent", "opt-out", '"opt-out"', {"analytics": "opt-out", "sharing": "opt-out"}),

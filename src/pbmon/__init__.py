@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pbmon.identity import context as context
     from pbmon.runtime import Accepted as Accepted
     from pbmon.runtime import Refused as Refused
+    from pbmon.store.outbox import outbox as outbox
     from pbmon.wiring import configure as configure
     from pbmon.wiring import flush as flush
     from pbmon.wiring import shutdown as shutdown
@@ -33,6 +34,7 @@ _NAMES = {
     "context": "pbmon.identity:context",
     "flush": "pbmon.wiring:flush",
     "identify": "pbmon.business.events:identify",
+    "outbox": "pbmon.store.outbox:outbox",
     "shutdown": "pbmon.wiring:shutdown",
     "track": "pbmon.business.events:track",
     "track_feature": "pbmon.business.features:track_feature",

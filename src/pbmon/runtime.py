@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -257,6 +258,9 @@ class Runtime:
 
 
 active = Runtime()
+
+outbox: ContextVar[list[bytes] | None] = ContextVar("pbmon_outbox", default=None)
+"""What is handed over within `with pbmon.outbox(…)` goes here, and not into the journal."""
 
 
 def logger(area: str) -> logging.Logger:

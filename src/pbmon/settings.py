@@ -128,6 +128,11 @@ class Settings:
         "Where events are stored: an SQLAlchemy URL of PostgreSQL or SQLite; env:NAME reads it "
         "from that variable. Unset: an SQLite file in the state directory.",
     )
+    outbox_url: str | None = _setting(
+        None,
+        parsing.text,
+        "Database of the transactions of pbmon.outbox(), likewise, if it is not the store's.",
+    )
     worker: str = _setting(
         "thread",
         parsing.one_of("thread", "process"),

@@ -66,9 +66,8 @@ def test_values_that_json_has_no_type_for_are_text():
     ],
 )
 def test_a_wrong_type_raises(call, wrong):
-    with capture() as seen:
-        with pytest.raises(TypeError, match=wrong):
-            call()
+    with capture() as seen, pytest.raises(TypeError, match=wrong):
+        call()
     assert seen.entries == []
 
 

@@ -19,6 +19,7 @@ PUBLIC = [
     "context",
     "flush",
     "identify",
+    "outbox",
     "shutdown",
     "track",
     "track_feature",

@@ -211,6 +211,21 @@ def _checked(
     return properties
 
 
+def _checked_ids(user_id: str | int | None, event_id: str | None) -> str | None:
+    """The user's id as text. Raises RefusalError, TypeError."""
+    known = None
+    if user_id is not None:
+        known = identity.checked("user_id", user_id)
+        if known is None:
+            raise RefusalError("bad_user_id", "user_id must have 1 to 255 characters")
+    if event_id is not None:
+        if not isinstance(event_id, str):
+            raise TypeError(f"event_id must be str, not {type(event_id).__name__}")
+        if not 0 < len(event_id) <= _MAX_EVENT_ID:
+            raise RefusalError("bad_event_id", "event_id must have 1 to 255 characters")
+    return known
+
+
 def track(
     event: str,
     properties: Mapping[str, Any] | None = None,
@@ -241,24 +256,17 @@ def track(
     sink = runtime.active.events
     if sink is None:
         return NOT_CONFIGURED
-    if type(event) is not str or (properties is not None and not isinstance(properties, Mapping)):
-        wrong, value = (
-            ("event must be str", event)
-            if type(event) is not str
-            else ("properties must be a mapping", properties)
-        )
-        raise TypeError(f"{wrong}, not {type(value).__name__}")
+    if not isinstance(event, str):
+        raise TypeError(f"event must be str, not {type(event).__name__}")
+    if type(properties) is not dict and not isinstance(properties, Mapping | None):
+        raise TypeError(f"properties must be a mapping, not {type(properties).__name__}")
     if not 0 < len(event) <= MAX_NAME or not event.isprintable():
         return refuse("track", "bad_event", "event must be 1 to 100 printable characters")
-    if user_id is not None:
-        user_id = identity.checked("user_id", user_id)
-        if user_id is None:
-            return refuse("track", "bad_user_id", "user_id must have 1 to 255 characters")
-    if event_id is not None:
-        if not isinstance(event_id, str):
-            raise TypeError(f"event_id must be str, not {type(event_id).__name__}")
-        if not 0 < len(event_id) <= _MAX_EVENT_ID:
-            return refuse("track", "bad_event_id", "event_id must have 1 to 255 characters")
+    if user_id is not None or event_id is not None:
+        try:
+            user_id = _checked_ids(user_id, event_id)
+        except RefusalError as error:
+            return refuse("track", error.reason, str(error))
     if consent is not None and consent is not True and consent is not False:
         raise TypeError(f"consent must be bool, not {type(consent).__name__}")
     return sink.track("track", event, properties, user_id, event_id, consent)

@@ -9,9 +9,9 @@ import time
 from pbmon import privacy, settings
 from pbmon.spool import journal
 from pbmon.spool.directory import UnusableError
-from pbmon.store.access import StoreError, open_engine, read, upgrade
+from pbmon.store.access import StoreError, make_outbox, open_engine, read, upgrade
 from pbmon.telemetry import providers
-from pbmon.worker.embedded import store_url
+from pbmon.worker.embedded import store_url, url_of
 
 NAME = "store"
 HELP = "make, upgrade and read the store of events"
@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
         engine = open_engine(url)
         if args.action == "upgrade":
             print(where, upgrade(engine))
+            _make_outbox(url_of("outbox_url", resolved.outbox_url))
         elif args.action == "status":
             queries = read(engine)
             print(f"{where} is up to date: {queries.count(0, _now()):,} events stored")
@@ -53,6 +54,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"pbmon: the {where} {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _make_outbox(url: str | None) -> None:
+    if url is not None:
+        print(f"database {privacy.mask_url(url)}", make_outbox(open_engine(url)))
 
 
 def _list_events(url: str, days: int) -> None:

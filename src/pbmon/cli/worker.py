@@ -12,7 +12,7 @@ from pbmon import privacy, settings
 from pbmon.spool import journal
 from pbmon.spool.directory import UnusableError
 from pbmon.telemetry import providers
-from pbmon.worker.embedded import store_url
+from pbmon.worker.embedded import store_url, url_of
 from pbmon.worker.shipper import LARGE_PORTION, Shipper
 
 NAME = "worker"
@@ -38,7 +38,13 @@ def run(args: argparse.Namespace) -> int:
         print(f"pbmon: no state directory: {error}", file=sys.stderr)
         return 1
     url = store_url(resolved, home)
-    shipper = Shipper(home, url, resolved.consent["analytics"], portion=LARGE_PORTION)
+    shipper = Shipper(
+        home,
+        url,
+        resolved.consent["analytics"],
+        outbox_url=url_of("outbox_url", resolved.outbox_url),
+        portion=LARGE_PORTION,
+    )
     if args.once:
         return _once(shipper)
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
-from json.encoder import c_make_encoder
 from json.encoder import encode_basestring as _quoted
 from typing import Any, NamedTuple
 
@@ -81,11 +80,10 @@ _encoder = json.JSONEncoder(
     separators=(",", ":"),
     default=_plain,
 )
-if c_make_encoder is None:
-    _json = _encoder.encode
-else:
-    # What _encoder.encode() makes anew for each call, which takes as long as the encoding.
-    _parts = c_make_encoder(None, _plain, _quoted, None, ":", ",", False, False, False)
+_json: Callable[[Any], str] = _encoder.encode
+if (_make := getattr(json.encoder, "c_make_encoder", None)) is not None:
+    # What encode() makes anew for each call, which takes as long as the encoding.
+    _parts = _make(None, _plain, _quoted, None, ":", ",", False, False, False)
 
     def _json(value: Any) -> str:
         return "".join(_parts(value, 0))

@@ -12,6 +12,7 @@ from pbmon.store.engine import DriverError
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from pbmon.store.outbox import Drain
     from pbmon.store.queries import Queries
     from pbmon.store.schema import State
     from pbmon.store.writer import Writer
@@ -66,6 +67,25 @@ def open_writer(url: str, basis: str) -> Writer:
 
     _require_current(asking(look))
     return asking(lambda: Writer(made, basis))
+
+
+def open_outbox(url: str) -> Drain:
+    """The outbox of a database. Raises StoreError."""
+    from pbmon.store.outbox import Drain
+
+    return Drain(open_engine(url))
+
+
+def make_outbox(made: Engine) -> str:
+    """Make the table of the outbox, where it is not there; in words. Raises StoreError."""
+    from pbmon.store import outbox
+
+    def make() -> None:
+        with made.begin() as connection:
+            outbox.create(connection)
+
+    asking(make)
+    return "has the outbox"
 
 
 def upgrade(made: Engine) -> str:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import inspect, text
 
 from pbmon import signals
+from pbmon.store import outbox
 from pbmon.store.engine import SCHEMA
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def upgrade(engine: Engine) -> State:
             _set_up(connection)
         if found is not State.NEWER and connection.dialect.name == "postgresql":
             add_months(connection, dt.datetime.now(dt.timezone.utc).date())
+            outbox.create(connection)
     return found
 
 

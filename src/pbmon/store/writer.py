@@ -46,6 +46,9 @@ DROPPED = ("consent", "deleted", "duplicate", "unreadable", "rejected")
 """Why an item of a journal is not stored: its person has not agreed, or was deleted; its event_id
 is there already; it is of a newer version; the database refuses it."""
 
+OUTBOX = "outbox"
+"""In the place of a journal's name."""
+
 STORE = "store"
 """The destination that the store's own pseudonyms are made for."""
 
@@ -122,7 +125,13 @@ class Writer:
 
     def write(self, portions: Sequence[Portion]) -> Written:
         """All of it or nothing. Raises SupersededError, SQLAlchemyError."""
-        batch = _Batch(self, portions)
+        return self._write(_Batch(self, portions, ()))
+
+    def write_outbox(self, rows: Sequence[tuple[bytes, bytes]]) -> Written:
+        """Rows of key and payload, each of which is stored once. Raises SQLAlchemyError."""
+        return self._write(_Batch(self, (), rows))
+
+    def _write(self, batch: _Batch) -> Written:
         with suppress_instrumentation(), self._engine.begin() as connection:
             batch.store(connection)
         batch.remember()
@@ -146,14 +155,16 @@ class _Row(NamedTuple):
 class _Batch:
     """The portions of one transaction."""
 
-    def __init__(self, writer: Writer, portions: Sequence[Portion]) -> None:
+    def __init__(
+        self, writer: Writer, portions: Sequence[Portion], outbox: Sequence[tuple[bytes, bytes]]
+    ) -> None:
         self.written = Written()
         self._writer = writer
         self._portions = sorted(portions, key=lambda portion: portion.source)
         self._now = schema.now()
         self._counts: dict[str, Counter[bool]] = {p.source: Counter() for p in portions}
-        self._events: list[tuple[str, bytes, Event]] = []
-        """Source, id and content."""
+        self._events: list[tuple[str, bytes, bool, Event]] = []
+        """Source, id, whether it may come again under this id, and content."""
         self._links: list[tuple[str, Link]] = []
         self._consents: list[tuple[str, Consent]] = []
         self._days: set[tuple[int, bytes]] = set()
@@ -162,9 +173,11 @@ class _Batch:
             source = portion.source
             prefix = _digest("journal|" + source, 8)
             for place, payload in portion.items:
-                self._sort(source, prefix + _PLACE.pack(*place), payload)
+                self._sort(source, prefix + _PLACE.pack(*place), payload, again=False)
+        for key, payload in outbox:
+            self._sort(OUTBOX, key, payload, again=True)
 
-    def _sort(self, source: str, event_id: bytes, payload: bytes) -> None:
+    def _sort(self, source: str, event_id: bytes, payload: bytes, *, again: bool) -> None:
         if not payload:
             self._drop(source, "rejected")
             return
@@ -175,8 +188,8 @@ class _Batch:
             return
         if isinstance(entry, Event):
             if entry.event_id is not None:
-                event_id = _digest("event|" + entry.event_id, 16)
-            self._events.append((source, event_id, entry))
+                event_id, again = _digest("event|" + entry.event_id, 16), True
+            self._events.append((source, event_id, again, entry))
         elif isinstance(entry, Link):
             self._links.append((source, entry))
         else:
@@ -184,11 +197,13 @@ class _Batch:
 
     def _drop(self, source: str, reason: str) -> None:
         self.written.dropped[reason] += 1
-        self._counts[source][False] += 1
+        if source in self._counts:
+            self._counts[source][False] += 1
 
     def _keep(self, source: str) -> None:
         self.written.stored += 1
-        self._counts[source][True] += 1
+        if source in self._counts:
+            self._counts[source][True] += 1
 
     def store(self, connection: Connection) -> None:
         self._claim(connection)
@@ -238,6 +253,8 @@ class _Batch:
                 raise SupersededError(portion.source)
 
     def _note_counts(self, connection: Connection) -> None:
+        if not self._counts:
+            return
         connection.execute(
             _COUNT,
             [
@@ -250,8 +267,8 @@ class _Batch:
 
     def _find_people(self, connection: Connection) -> None:
         """Of whom something is to be stored; they are made known where they have to be."""
-        wanted = {e.user_id: e.consent for _, _, e in self._events if e.user_id is not None}
-        wanted.update((link.user_id, None) for _, link in self._links)
+        wanted = {e.user_id for *_, e in self._events if e.user_id is not None}
+        wanted.update(link.user_id for _, link in self._links)
         if not wanted:
             return
         writer = self._writer
@@ -261,7 +278,7 @@ class _Batch:
             writer.people_version = version
         lookups = {writer.lookup(user): user for user in wanted if user not in writer.people}
         self._people = self._ask(connection, lookups)
-        agreed = {e.user_id for _, _, e in self._events if e.consent}
+        agreed = {e.user_id for *_, e in self._events if e.consent}
         fresh = [
             {"lookup": lookup, "key": secrets.token_bytes(32), "created_at": self._now}
             for lookup, user in sorted(lookups.items())
@@ -337,12 +354,12 @@ class _Batch:
     # --- events ---
 
     def _judge(self) -> list[tuple[str, bool, _Row]]:
-        """Source, whether the application gave the id, and row of what may be stored."""
+        """Source, whether it may come again, and row of what may be stored."""
         rows = []
         writer, now = self._writer, self._now
         asks = writer.basis == "opt-in"
-        for source, event_id, event in self._events:
-            (at, name, user_id, session_id, trace_id, consent, given, segments, properties) = event
+        for source, event_id, again, event in self._events:
+            (at, name, user_id, session_id, trace_id, consent, _, segments, properties) = event
             subject = None
             if user_id is not None:
                 person = self._person(user_id)
@@ -354,7 +371,7 @@ class _Batch:
                     continue
                 subject = person.subject
             keeps_session = subject is not None or consent or not asks
-            rows.append((source, given is not None, _Row(
+            rows.append((source, again, _Row(
                 at, event_id, name, subject,
                 writer.session(session_id) if session_id is not None and keeps_session else None,
                 bytes.fromhex(trace_id) if trace_id is not None else None,
@@ -367,8 +384,8 @@ class _Batch:
     def _without_duplicates(
         self, connection: Connection, rows: list[tuple[str, bool, _Row]]
     ) -> list[_Row]:
-        """Those whose id, where the application gave it, is new."""
-        given = {row.event_id: row.occurred_at for _, is_given, row in rows if is_given}
+        """Those that did not come before."""
+        given = {row.event_id: row.occurred_at for _, again, row in rows if again}
         fresh: set[bytes] = set()
         if given:
             found = connection.execute(
@@ -379,8 +396,8 @@ class _Batch:
             )
             fresh = {bytes(key) for key in found.scalars()}
         kept = []
-        for source, is_given, row in rows:
-            if is_given:
+        for source, again, row in rows:
+            if again:
                 if row.event_id not in fresh:
                     self._drop(source, "duplicate")
                     continue

@@ -41,6 +41,7 @@ class Embedded:
                 home,
                 store_url(settings, home),
                 settings.consent["analytics"],
+                outbox_url=url_of("outbox_url", settings.outbox_url),
                 every_second=self.intake.look_after,
             )
             self.shipper.start()
@@ -76,18 +77,23 @@ class Embedded:
 
 def store_url(settings: Settings, home: Home) -> str:
     """Of the store in force: as set, or a file of the service in its state directory."""
-    url = settings.store_url
-    if url is not None and url.startswith("env:"):
-        name = url.removeprefix("env:")
-        url = os.environ.get(name) or None
-        if url is None:
-            signals.tell(
-                "store_url",
-                "pbmon: store_url names the variable %s, which is not set; set it. Events go to "
-                "a file in the state directory until then.",
-                name,
-            )
-    return url or f"sqlite:///{default_file(home)}"
+    return url_of("store_url", settings.store_url) or f"sqlite:///{default_file(home)}"
+
+
+def url_of(setting: str, url: str | None) -> str | None:
+    """A URL that may be said as `env:NAME`."""
+    if url is None or not url.startswith("env:"):
+        return url
+    name = url.removeprefix("env:")
+    found = os.environ.get(name) or None
+    if found is None:
+        signals.tell(
+            setting,
+            "pbmon: %s names the variable %s, which is not set; set it. Until then it is as if "
+            "%s were not set.",
+            setting, name, setting,
+        )  # fmt: skip
+    return found
 
 
 def default_file(home: Home) -> Path:

@@ -17,10 +17,11 @@ from pbmon import privacy, signals
 from pbmon.spool.backlog import Backlog, Duty, backlogs
 from pbmon.spool.directory import Home
 from pbmon.spool.ledger import Position
-from pbmon.store.access import RejectedError, StoreError, asking, open_writer
+from pbmon.store.access import RejectedError, StoreError, asking, open_outbox, open_writer
 
 if TYPE_CHECKING:
-    from pbmon.store.writer import Portion, Writer
+    from pbmon.store.outbox import Drain
+    from pbmon.store.writer import Portion, Writer, Written
 
 PORTION = 100
 """Items of a transaction in an application: preparing so many holds the interpreter, which its
@@ -32,6 +33,7 @@ LARGE_PORTION = 2000
 _EVERY_S = 0.2
 _ROLE_EVERY_S = 1.0
 _LOOK_EVERY_S = 2.0
+_OUTBOX_EVERY_S = 0.5
 _AGAIN_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 _PORTION_BYTES = 512 * 1024
 
@@ -40,7 +42,8 @@ NOTHING = b""
 
 
 class Shipper:
-    """url: of the store. basis: of the purpose `analytics`. portion: items of a transaction.
+    """url: of the store; outbox_url: of the outbox, if it is not in a store of PostgreSQL. basis:
+    of the purpose `analytics`. portion: items of a transaction.
 
     every_second: called in its thread, whether or not this process is the shipper.
     """
@@ -51,12 +54,14 @@ class Shipper:
         url: str,
         basis: str,
         *,
+        outbox_url: str | None = None,
         portion: int = PORTION,
         every_second: Callable[[], None] = lambda: None,
     ) -> None:
         self._home = home
         self._url = url
         self._basis = basis
+        self._outbox_url = outbox_url or (url if url.startswith("postgres") else None)
         self._portion = portion
         self._every_second = every_second
         self._begin()
@@ -72,7 +77,8 @@ class Shipper:
         self._writer: Writer | None = None
         self._backlogs: dict[str, Backlog] = {}
         self._positions: dict[str, Position] = {}
-        self._look_at_s = self._again_at_s = 0.0
+        self._outbox: Drain | None = None
+        self._look_at_s = self._again_at_s = self._outbox_at_s = 0.0
         self._failures = 0
         self._behind_since_s: float | None = None
         self.delivered = 0
@@ -102,6 +108,9 @@ class Shipper:
                 with signals.guard("shipping events"):
                     while self.ship() and not self._stopped.is_set():
                         pass
+                with signals.guard("emptying the outbox"):
+                    while self.empty_outbox() and not self._stopped.is_set():
+                        pass
 
     def stop(self) -> None:
         self._stopped.set()
@@ -120,9 +129,9 @@ class Shipper:
         with signals.guard("shipping events at the end"):
             if not self.take_duty():
                 return True
-            self._look_at_s = 0.0
+            self._look_at_s = self._outbox_at_s = 0.0
             while time.monotonic() < deadline_s:
-                if not self.ship():
+                if not self.ship() and not self.empty_outbox():
                     return self._behind_since_s is None
         return False
 
@@ -138,8 +147,9 @@ class Shipper:
         """In a forked child: role, thread and connections are the parent's."""
         if self._duty is not None:
             self._duty.forget()
-        if self._writer is not None:
-            self._writer.let_go()
+        for each in (self._writer, self._outbox):
+            if each is not None:
+                each.let_go()
         started = self._thread is not None
         self._begin()
         if started:
@@ -160,6 +170,51 @@ class Shipper:
                 return False
             self._failures = 0
             return more
+
+    def empty_outbox(self) -> bool:
+        """One transaction of the outbox; whether there may be more."""
+        if self._outbox_url is None or time.monotonic() < max(self._again_at_s, self._outbox_at_s):
+            return False
+        with self._lock:
+            try:
+                more = self._take(self._portion)
+            except StoreError as error:
+                self._fail(str(error))
+                return False
+        if not more:
+            self._outbox_at_s = time.monotonic() + _OUTBOX_EVERY_S
+        return more
+
+    def _take(self, limit: int) -> bool:
+        writer = self._open()
+        if self._outbox is None:
+            self._outbox = open_outbox(str(self._outbox_url))
+
+        def store(rows: list[tuple[bytes, bytes]]) -> None:
+            written = writer.write_outbox(rows)
+            self._note(written)
+
+        def pass_over(rows: list[tuple[bytes, bytes]]) -> None:
+            store([(key, NOTHING) for key, _ in rows])
+
+        for size, way in ((limit, store), (1, store), (1, pass_over)):
+            try:
+                return asking(partial(self._outbox.take, size, way)) == size
+            except RejectedError:  # one of them; then the first alone
+                continue
+        return False
+
+    def _note(self, written: Written) -> None:
+        self.delivered += written.stored
+        self.dropped.update(written.dropped)
+        if written.dropped["consent"]:
+            signals.tell(
+                "consent",
+                "pbmon: events of people who have not agreed to `analytics` are not kept, only "
+                "counted. Tell pbmon.consent.grant() who has, or set `consent` to the legal basis "
+                "there is (now: %s)",
+                self._basis,
+            )
 
     def _fail(self, why: str) -> None:
         wait_s = _AGAIN_S[min(self._failures, len(_AGAIN_S) - 1)]
@@ -252,16 +307,7 @@ class Shipper:
         except RejectedError:
             self._write_apart(writer, portions)
             return
-        self.delivered += written.stored
-        self.dropped.update(written.dropped)
-        if written.dropped["consent"]:
-            signals.tell(
-                "consent",
-                "pbmon: events of people who have not agreed to `analytics` are not kept, only "
-                "counted. Tell pbmon.consent.grant() who has, or set `consent` to the legal basis "
-                "there is (now: %s)",
-                self._basis,
-            )
+        self._note(written)
         for portion in portions:
             self._positions[portion.source] = portion.end
             if portion.end.segment != portion.begin.segment:
