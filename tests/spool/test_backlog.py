@@ -454,12 +454,6 @@ def test_what_is_no_segment_is_counted_and_passed_over(plain):
         assert everything(Backlog(path), end)[1] == 0
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="_behind() is a multiple of 8 below the end of a file of another length, so the next "
-    "read meets the damaged header, and counts it, again: at each read, without end",
-)
 def test_a_segment_of_an_odd_length_without_its_header_is_counted_once(plain):
     path, _ = dead(plain, [10])
     file(path, 1).write_bytes(b"x" * 101)
@@ -499,14 +493,6 @@ def test_a_segment_that_goes_while_it_is_read_is_passed_over(plain, monkeypatch)
 # --- a full disk ---
 
 
-LOST = (
-    "after a segment could not be made, Journal goes on filling the one before it (a smaller item "
-    "still fits), while for Backlog, which saw the other file, it is sealed: its data is cached, "
-    "the position is behind it, and release() removes it with the item"
-)
-
-
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=LOST)
 def test_read_while_the_next_segment_cant_be_made_nothing_is_lost(home, monkeypatch):
     """The file is there for a moment, until the disk says that it has no room for it."""
     monkeypatch.setattr(journal, "_RETRY_S", 0.0)
@@ -529,7 +515,6 @@ def test_read_while_the_next_segment_cant_be_made_nothing_is_lost(home, monkeypa
         assert got + everything(reader, seen.position)[0] == taken
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason=LOST)
 def test_where_a_segment_that_was_not_made_stays_nothing_is_lost(home, monkeypatch):
     """Neither the making nor the clearing away worked."""
     monkeypatch.setattr(journal, "_RETRY_S", 0.0)

@@ -99,14 +99,11 @@ def is_locked(path):
 
 def test_what_is_appended_is_in_its_file_in_its_order(make):
     made = make()
-    before_ns = time.monotonic_ns()
     taken = [os.urandom(size) for size in (0, 1, 7, 8, 9, 400)]
     assert [made.append(payload) for payload in taken] == [""] * 6
     found = records(made.directory)
     assert [record.payload for record in found] == taken
     assert [record.items for record in found] == [1] * 6
-    times = [before_ns, *(record.monotonic_ns for record in found), time.monotonic_ns()]
-    assert times == sorted(times)
     assert sorted(os.listdir(made.directory)) == ["events-00000001.seg", "lock"]
 
 
@@ -305,15 +302,11 @@ def test_another_thread_waits_its_turn(make, monkeypatch):
 
         def __init__(self, lock):
             self._lock = lock
-            self.release = lock.release
-
-        def acquire(self, blocking=True):
-            if blocking:
-                waiting.set()
-            return self._lock.acquire(blocking)
 
         def __enter__(self):
-            return self._lock.__enter__()
+            if not self._lock.acquire(blocking=False):
+                waiting.set()
+                self._lock.acquire()
 
         def __exit__(self, *error):
             self._lock.release()
@@ -368,12 +361,6 @@ class Interrupted:
         self.release()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="a handler between acquire() and the note of the holder, or between its removal and "
-    "release(), finds the lock taken by nobody and waits for ever for its own thread",
-)
 @pytest.mark.parametrize("when", ["taken", "released"])
 def test_a_handler_at_the_edges_of_an_append_does_not_wait_for_itself(make, when):
     made = make()

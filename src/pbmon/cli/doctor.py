@@ -19,9 +19,11 @@ from urllib.parse import unquote, urlsplit
 
 from pbmon import catalog, privacy, runtime, settings, wiring
 from pbmon.budgets import Budget
-from pbmon.spool import directory, inspection
+from pbmon.spool import directory, inspection, journal
 from pbmon.spool.ledger import REASONS
+from pbmon.store import access
 from pbmon.telemetry import exporters, providers, statements, transport
+from pbmon.worker.embedded import default_file, url_of
 
 NAME = "doctor"
 HELP = "Show hooks, engine, settings with their sources, and whether the exporter is reachable."
@@ -61,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     _print_settings(resolved)
     good &= _print_exporters(resolved)
     good &= _print_spool(resolved)
+    good &= _print_events(resolved)
     if problems:
         print("\nProblems")
         for problem in problems:
@@ -181,6 +184,38 @@ def _print_spool(resolved: settings.Settings) -> bool:
         return True
     print("  ✗ no directory can be used: what waits is lost with the process; set PBMON_STATE_DIR")
     return False
+
+
+def _print_events(resolved: settings.Settings) -> bool:
+    """Where events wait, and where they are stored."""
+    basis = resolved.consent["analytics"]
+    print(f"\nEvents\n    consent: analytics {basis}{_UNASKED[basis]}")
+    service = providers.service_name(resolved)
+    place = next(
+        (path for path in directory.candidates(resolved.state_dir) if not _unusable(path, service)),
+        None,
+    )
+    if place is None:
+        print("  ✗ no directory can be used: events are refused; set PBMON_STATE_DIR")
+        return False
+    journals = inspection.look_at_journals(place / journal.AREA / directory.slug(service))
+    for seen in journals:
+        state = "running" if seen.running else "ended; the next shipper reads it"
+        print(f"    journal {seen.name}: {state}, {seen.size:,} bytes")
+    url = url_of("store_url", resolved.store_url) or f"sqlite:///{default_file(place, service)}"
+    try:
+        print(f"    store {privacy.mask_url(url)} {access.status(url)}")
+    except access.StoreError as error:
+        print(f"  ✗ store {privacy.mask_url(url)} {error}")
+        return False
+    return True
+
+
+_UNASKED = {
+    "opt-in": ": nothing is kept of a person who has not agreed",
+    "opt-out": ": a person's events are kept unless they have refused",
+    "not-required": "",
+}
 
 
 def _books(row: dict[str, int], waiting: int) -> str:

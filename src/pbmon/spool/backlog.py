@@ -125,7 +125,7 @@ class Backlog:
 
 def _behind(number: int, data: bytes) -> Position:
     """Where nothing of a segment is left to read, so that its damage is met once."""
-    return Position(number, max(len(data) & ~7, frames.START + 8))
+    return Position(number, max(len(data) + 7 & ~7, frames.START + 8))
 
 
 def backlogs(home: Home) -> list[Path]:

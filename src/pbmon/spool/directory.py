@@ -87,6 +87,7 @@ class Home:
         if fcntl is None:
             raise UnusableError("this system has no flock")
         self.state_directory = state_directory
+        self.service = service
         self.root = state_directory / area
         self.path = self.root / slug(service)
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -58,6 +59,8 @@ _KINDS: dict[str, type[Any]] = {"event": Event, "link": Link, "consent": Consent
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _BEFORE_PROPERTIES = len(Event._fields) - 1
 _NUL = rb"\u0000"
+# Behind an even number of backslashes: another one would make it a text of six characters.
+_NUL_ESCAPED = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 
 
 class UnreadableError(ValueError):
@@ -70,6 +73,8 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, dt.datetime | dt.date | dt.time):
         return value.isoformat()
+    if isinstance(value, Mapping):
+        return dict(value)
     raise TypeError(f"of type {type(value).__name__}")
 
 
@@ -127,7 +132,7 @@ def encode(entry: Link | Consent) -> bytes:
 def decode(payload: bytes) -> Entry:
     """Raises UnreadableError."""
     if _NUL in payload:  # no database takes this character in a text
-        payload = b"\n".join(_without_nul(line) for line in payload.split(b"\n"))
+        payload = _NUL_ESCAPED.sub(rb"\1\\ufffd", payload)
     head, _, properties = payload.partition(b"\n")
     try:
         kind, *values = json.loads(head)
@@ -138,20 +143,3 @@ def decode(payload: bytes) -> Entry:
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UnreadableError("no item that this version knows") from None
     return entry
-
-
-def _without_nul(line: bytes) -> bytes:
-    try:
-        return _json(_clean(json.loads(line))).encode("utf-8", "replace")
-    except (ValueError, RecursionError):
-        return line
-
-
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.replace("\0", "\ufffd")
-    if isinstance(value, list):
-        return [_clean(each) for each in value]
-    if isinstance(value, dict):
-        return {_clean(key): _clean(each) for key, each in value.items()}
-    return value

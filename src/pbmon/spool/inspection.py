@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pbmon.spool import directory, ledger
+from pbmon.spool.backlog import Backlog
 from pbmon.spool.frames import CHANNELS
 from pbmon.spool.ledger import Ledger
 
@@ -32,6 +34,21 @@ def look(path: Path) -> list[Seen]:
     except OSError:
         return []
     return [seen for entry in entries if (seen := _look(entry)) is not None]
+
+
+def look_at_journals(path: Path) -> list[Seen]:
+    """The journals of events in a service's directory, likewise. What waits in them is known to
+    the store alone."""
+    try:
+        entries = sorted(e for e in path.iterdir() if e.is_dir() and not e.name.startswith("."))
+    except OSError:
+        return []
+    found = []
+    for entry in entries:
+        with suppress(OSError):  # read to its end and removed meanwhile
+            size = sum(file.stat().st_size for file in entry.iterdir())
+            found.append(Seen(entry.name, not Backlog(entry).is_abandoned(), {}, {}, size))
+    return found
 
 
 def _look(path: Path) -> Seen | None:

@@ -97,6 +97,10 @@ class Journal:
         if self._closed:
             self._full = ("io_error", time.monotonic() + _RETRY_S)
             return None
+        # Closed before the next one is begun: whoever sees that, takes the last for finished.
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None
         # A number whose file could not be made is not taken again: something may be left of it.
         self._number += 1
         size = self.home.segment_size
@@ -106,8 +110,6 @@ class Journal:
         except OSError as error:
             self._refuse(error)
             return None
-        if self._segment is not None:
-            self._segment.close()
         self._segment = made
         return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pbmon import privacy, signals
@@ -67,6 +68,20 @@ def open_writer(url: str, basis: str) -> Writer:
 
     _require_current(asking(look))
     return asking(lambda: Writer(made, basis))
+
+
+def status(url: str) -> str:
+    """How a store is, in words; nothing is made. Raises StoreError."""
+    try:
+        parsed = engine.parse(url)
+    except ValueError as error:
+        raise StoreError(str(error)) from None
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
+        return "is made by the first event"
+    made = open_engine(url)
+    read(made)
+    made.dispose()
+    return "is up to date"
 
 
 def open_outbox(url: str) -> Drain:

@@ -15,7 +15,7 @@ from opentelemetry.metrics import Meter, Observation
 from pbmon import catalog, signals
 from pbmon.business.intake import Intake
 from pbmon.settings import Settings
-from pbmon.spool import journal
+from pbmon.spool import directory, journal
 from pbmon.spool.directory import Home
 from pbmon.worker.shipper import Shipper
 
@@ -77,7 +77,8 @@ class Embedded:
 
 def store_url(settings: Settings, home: Home) -> str:
     """Of the store in force: as set, or a file of the service in its state directory."""
-    return url_of("store_url", settings.store_url) or f"sqlite:///{default_file(home)}"
+    file = default_file(home.state_directory, home.service)
+    return url_of("store_url", settings.store_url) or f"sqlite:///{file}"
 
 
 def url_of(setting: str, url: str | None) -> str | None:
@@ -96,5 +97,5 @@ def url_of(setting: str, url: str | None) -> str | None:
     return found
 
 
-def default_file(home: Home) -> Path:
-    return home.state_directory / _STORES / f"{home.path.name}.sqlite3"
+def default_file(state_directory: Path, service: str) -> Path:
+    return state_directory / _STORES / f"{directory.slug(service)}.sqlite3"

@@ -1,0 +1,133 @@
+"""`pbmon store` and `pbmon worker`, as a user runs them."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+
+from pbmon.store.access import open_engine, open_writer
+from pbmon.store.writer import DAY
+from tests.fresh import python, run
+from tests.stack.process import unused_port
+from tests.store.conftest import new_database
+from tests.store.test_writer import event, portion
+
+
+@pytest.fixture
+def pbmon(tmp_path):
+    def call(*arguments, **variables):
+        return run(
+            sys.executable, "-m", "pbmon.cli", *arguments,
+            PBMON_STATE_DIR=str(tmp_path / "state"), PBMON_SERVICE_NAME="shop",
+            PBMON_CONSENT="opt-out", **variables,
+        )  # fmt: skip
+
+    return call
+
+
+def test_a_store_in_sqlite_from_its_making_to_its_figures(pbmon, tmp_path):
+    store = f"sqlite:///{tmp_path}/state/store/shop.sqlite3"
+    missing = pbmon("store", "status")
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr == (
+        f"pbmon: the store {store} has no tables of pbmon yet; run `pbmon store upgrade`\n"
+    )
+    assert pbmon("store", "upgrade").stdout == f"store {store} was made (version 0001)\n"
+    assert pbmon("store", "upgrade").stdout == f"store {store} is up to date (version 0001)\n"
+    assert pbmon("store", "status").stdout == f"store {store} is up to date: 0 events stored\n"
+    python(
+        """
+        import pbmon
+        pbmon.configure()
+        for user in range(12):
+            pbmon.track("bought", user_id=user)
+            pbmon.track_feature("export", "viewed")
+        pbmon.track("looked", user_id=1)
+        """,
+        PBMON_STATE_DIR=str(tmp_path / "state"), PBMON_SERVICE_NAME="shop",
+        PBMON_CONSENT="opt-out", OTEL_LOGS_EXPORTER="none",
+    )  # fmt: skip
+    assert pbmon("store", "status").stdout == f"store {store} is up to date: 25 events stored\n"
+    listed = [line.split() for line in pbmon("store", "events").stdout.splitlines()]
+    assert listed == [
+        ["bought", "12", "12", "people"],
+        ["feature_viewed", "12", "few", "people"],
+        ["looked", "1", "few", "people"],
+        ["feature", "export", "12", "viewed", "0", "clicked", "0", "completed", "few", "people"],
+    ]
+
+
+def test_only_the_days_asked_for_are_listed(pbmon, tmp_path):
+    pbmon("store", "upgrade")
+    now = time.time_ns() // 1000
+    store = f"sqlite:///{tmp_path}/state/store/shop.sqlite3"
+    open_writer(store, "opt-out").write(
+        [portion(event("new", at=now - DAY), event("old", at=now - 3 * DAY))]
+    )
+    assert "old" not in pbmon("store", "events", "--days", "2").stdout
+    assert [line.split()[0] for line in pbmon("store", "events").stdout.splitlines()] == [
+        "new", "old",
+    ]  # fmt: skip
+
+
+def test_postgresql_is_made_by_the_command_with_its_outbox(pbmon, stack_postgres, tmp_path):
+    url = new_database(stack_postgres.url)
+    application = f"sqlite:///{tmp_path}/app.sqlite3"
+    done = pbmon("store", "upgrade", PBMON_STORE_URL=url, PBMON_OUTBOX_URL=application)
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("store postgresql://REDACTED@")
+    assert lines[0].endswith(" was made (version 0001)")
+    assert lines[1] == f"database {application} has the outbox"
+    with open_engine(application).connect() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM pbmon_outbox").scalar() == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("mysql://app:hunter2@h/x", "mysql://REDACTED@h/x names mysql; the store is PostgreSQL"),
+        ("nonsense", "nonsense is no SQLAlchemy URL, such as postgresql://"),
+        ("sqlite:////proc/none/x", "can't be made (No such file or directory)"),
+        ("postgresql+nodriver://h/x", "needs a driver that is not installed"),
+        (f"postgresql://app:hunter2@127.0.0.1:{unused_port()}/x", "psycopg2.OperationalError"),
+    ],
+)
+@pytest.mark.parametrize("action", ["status", "upgrade", "events"])
+def test_a_store_that_can_t_be_used_is_one_line_with_the_remedy(pbmon, url, said, action):
+    done = pbmon("store", action, PBMON_STORE_URL=url)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pbmon: the store ")
+    assert said in line
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize("arguments", [("store", "status"), ("worker",), ("worker", "--once")])
+def test_without_a_state_directory_it_says_so(arguments):
+    done = run(sys.executable, "-m", "pbmon.cli", *arguments, PBMON_STATE_DIR="/proc/none")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("pbmon: no state directory: /proc/none can't be used")
+
+
+def test_the_worker_ends_at_once_when_nothing_waits(pbmon, tmp_path):
+    done = pbmon("worker", "--once")
+    assert (done.returncode, done.stdout) == (0, "0 events stored\n")
+    assert not (tmp_path / "state" / "store").exists()
+
+
+def test_a_worker_that_can_t_reach_the_store_leaves_all_and_fails(pbmon, tmp_path):
+    python(
+        "import pbmon; pbmon.configure(worker='process'); pbmon.track('made')",
+        PBMON_STATE_DIR=str(tmp_path / "state"), PBMON_SERVICE_NAME="shop",
+        OTEL_LOGS_EXPORTER="none",
+    )  # fmt: skip
+    away = f"postgresql://app:hunter2@127.0.0.1:{unused_port()}/x"
+    done = pbmon("worker", "--once", PBMON_STORE_URL=away)
+    assert done.returncode == 1
+    assert "can't be used (psycopg2.OperationalError). Events wait in the spool" in done.stderr
+    assert "hunter2" not in done.stderr
+    done = pbmon("worker", "--once")
+    assert (done.returncode, done.stdout) == (0, "1 events stored\n")
