@@ -15,6 +15,7 @@ from pbmon.runtime import active
 from tests import fresh
 from tests.faults import sink as sinks
 from tests.faults.sink import Sink
+from tests.stack.process import unused_port
 from tests.telemetry.programs import Program
 from tests.telemetry.receiver import Receiver, closed_port, hanging, unknown_host
 
@@ -198,6 +199,41 @@ def test_headers_are_sent_and_nothing_secret_is_shown(doctor, receiver, caplog):
     assert line(output, "users_url").startswith(
         "users_url postgresql://REDACTED@db/shop?password=REDACTED "
     )
+
+
+def test_the_databases_of_events_are_shown_without_their_passwords(doctor, receiver):
+    url = f"postgresql://app:hunter2@127.0.0.1:{unused_port()}/shop"
+    code, output = doctor(
+        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, PBMON_STORE_URL=url, PBMON_OUTBOX_URL=url
+    )
+    assert code == 1
+    assert "hunter2" not in output
+    assert line(output, "store_url").startswith("store_url postgresql://REDACTED@127.0.0.1:")
+    assert line(output, "outbox_url").startswith("outbox_url postgresql://REDACTED@127.0.0.1:")
+    assert line(output, "✗ store").endswith("can't be used (psycopg2.OperationalError)")
+
+
+def test_events_are_where_doctor_says(doctor, receiver, tmp_path):
+    state = tmp_path / "state"
+    settings = {
+        "PBMON_STATE_DIR": str(state), "PBMON_SERVICE_NAME": "shop", "PBMON_CONSENT": "opt-out",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+    }  # fmt: skip
+    store = f"store sqlite:///{state}/store/shop.sqlite3"
+    code, output = doctor(**settings)
+    assert (code, line(output, "store sqlite")) == (0, f"{store} is made by the first event")
+    assert line(output, "consent: analytics") == (
+        "consent: analytics opt-out: a person's events are kept unless they have refused"
+    )
+    assert not (state / "store").exists()
+    fresh.python(
+        "import os, pbmon; pbmon.configure(worker='process'); pbmon.track('made'); os._exit(0)",
+        **settings | {"OTEL_LOGS_EXPORTER": "none"},
+    )
+    fresh.run(sys.executable, "-m", "pbmon.cli", "store", "upgrade", **settings)
+    code, output = doctor()
+    assert (code, line(output, "store sqlite")) == (0, f"{store} is up to date")
+    assert "ended; the next shipper reads it" in line(output, "journal ")
 
 
 def test_a_module_is_imported_first(doctor, receiver, tmp_path, monkeypatch):

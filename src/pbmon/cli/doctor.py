@@ -128,13 +128,16 @@ def _budget(budget: Budget) -> str:
     return " ".join([*([budget.method] if budget.method else []), budget.endpoint, *words])
 
 
+_DATABASES = ("users_url", "store_url", "outbox_url")
+
+
 def _shown(name: str, value: Any) -> str:  # noqa: PLR0911 - one line for each shape
     if name == "budgets":
         return "; ".join(map(_budget, value.all)) or "none"
-    if name == "users_url" and value is not None and value.startswith("env:"):
+    if name in _DATABASES and value is not None and value.startswith("env:"):
         variable = value.removeprefix("env:")
         return value if os.environ.get(variable) else f"{value} ✗ {variable} is not set"
-    if name in ("endpoint", "users_url") and value is not None:
+    if name in ("endpoint", *_DATABASES) and value is not None:
         return privacy.mask_url(value)
     if name == "users_query":
         return "none" if value is None else statements.describe(value, "").text or "set"
