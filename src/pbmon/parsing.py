@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
@@ -170,6 +171,46 @@ def consent(value: Any) -> Mapping[str, str]:
         if basis not in BASES:
             raise ValueError(f"basis {basis!r} of {purpose} is not one of {', '.join(BASES)}")
     return MappingProxyType({**dict.fromkeys(PURPOSES, "opt-in"), **value})
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A destination of events as it is set. Its options hold secrets: text shows names alone."""
+
+    kind: str
+    options: Mapping[str, Any] = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.kind} ({', '.join(self.options)})"
+
+
+TARGETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "webhook": ("url", "secret", "plain", "source", "max_events", "max_bytes"),
+        "segment": ("write_key", "url"),
+        "mixpanel": ("token", "account", "secret", "project_id", "url"),
+        "amplitude": ("api_key", "url"),
+    }
+)
+"""Destination → its options."""
+
+
+def targets(value: Any) -> Mapping[str, Target]:
+    """Destination → Target. No value is repeated in a message: options hold secrets."""
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a table of destinations ([destinations.NAME] in pbmon.toml)")
+    made = {}
+    for name, options in value.items():
+        if name not in TARGETS:
+            raise ValueError(f"destination {name!r} is not one of {', '.join(TARGETS)}")
+        if not isinstance(options, Mapping):
+            raise ValueError(f"destination {name} must be a table of options")
+        for key in options:
+            if key not in TARGETS[name]:
+                known = ", ".join(TARGETS[name])
+                raise ValueError(f"destination {name} has no option {key!r}; it has {known}")
+        made[name] = Target(name, MappingProxyType(dict(options)))
+    return MappingProxyType(made)
 
 
 def finder(value: Any) -> Any:

@@ -156,6 +156,21 @@ class Settings:
         "Legal basis of each purpose: opt-in, opt-out or not-required, as "
         "analytics=opt-in,sharing=opt-in.",
     )
+    destinations: Mapping[str, parsing.Target] = _setting(
+        MappingProxyType({}),
+        parsing.targets,
+        "Where stored events go as well: [destinations.webhook], .segment, .mixpanel, .amplitude; "
+        "a value may be env:NAME. Empty: nothing leaves.",
+    )
+    analytics_endpoint: str | None = _setting(
+        None,
+        parsing.url,
+        "URL of a webhook, as [destinations.webhook] with this url; with analytics_enabled alone.",
+        "ANALYTICS_ENDPOINT",
+    )
+    analytics_enabled: bool = _setting(
+        False, parsing.flag, "Whether analytics_endpoint gets events.", "ANALYTICS_ENABLED"
+    )
     segments: tuple[str, ...] = _setting(
         (), parsing.words, "Names of the segments of context() that events keep."
     )

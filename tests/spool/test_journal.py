@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -463,19 +464,37 @@ def test_a_forked_child_leaves_the_parents_alone(make, home):
     assert not is_locked(other)
 
 
-def test_a_child_forked_in_the_middle_of_an_append_makes_its_own(make, home, monkeypatch):
-    """By another thread: the lock is held for ever in the child."""
+def test_a_child_forked_in_the_middle_of_another_threads_append_makes_its_own(
+    make, home, monkeypatch
+):
+    """That thread is not in the child, and never gives the lock back there."""
     made = make()
-    fill(made, 1, 100)
+    writing, forked = threading.Event(), threading.Event()
+    append = Segment.append
+
+    def slow(self, content):
+        writing.set()
+        assert forked.wait(60)
+        append(self, content)
 
     def child():
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(30)  # instead of waiting for ever
+        monkeypatch.undo()
         made.forget()
         home.forget()
         assert made.append(b"not the child's") == "io_error"
         assert Journal(home).append(b"the child's") == ""
 
-    with made._lock:
-        assert in_fork(child) == 0
+    monkeypatch.setattr(Segment, "append", slow)
+    other = threading.Thread(target=made.append, args=(b"the parent's",))
+    other.start()
+    assert writing.wait(60)
+    status = in_fork(child)
+    forked.set()
+    other.join()
+    assert status == 0
+    assert payloads(made.directory) == [b"the parent's"]
 
 
 def test_a_living_child_does_not_hold_its_dead_parents_journal(home):

@@ -25,6 +25,7 @@ from pbmon.store.outbox import OutboxError
 from pbmon.testing import capture
 from pbmon.worker.shipper import Shipper
 from tests.stack.process import unused_port
+from tests.worker.test_shipper import OPT_OUT
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -74,7 +75,7 @@ def waiting(engine):
 def shipped(home, app, tmp_path, portion=100):
     """Names in the store, after all that waits was brought there."""
     store = f"sqlite:///{tmp_path}/store.sqlite3"
-    shipper = Shipper(home, store, "opt-out", outbox_url=app, portion=portion)
+    shipper = Shipper(home, store, OPT_OUT, outbox_url=app, portion=portion)
     assert shipper.finish(time.monotonic() + 30)
     shipper._duty.forget()
     made = open_engine(store)
@@ -216,7 +217,7 @@ def test_killed_between_the_store_and_the_removal_each_is_stored_once(
         for _ in range(5):
             pbmon.track("kept")
     store = f"sqlite:///{tmp_path}/store.sqlite3"
-    dying = Shipper(home, store, "opt-out", outbox_url=app)
+    dying = Shipper(home, store, OPT_OUT, outbox_url=app)
     dying.take_duty()
 
     class KilledError(BaseException):
@@ -259,7 +260,7 @@ def test_an_outbox_that_is_away_keeps_no_journal_out(tracking, home, tmp_path, c
     pbmon.track("kept")
     away = f"postgresql://app:hunter2@127.0.0.1:{unused_port()}/x"
     store = f"sqlite:///{tmp_path}/store.sqlite3"
-    shipper = Shipper(home, store, "opt-out", outbox_url=away)
+    shipper = Shipper(home, store, OPT_OUT, outbox_url=away)
     shipper.finish(time.monotonic() + 5)
     assert shipper.delivered == 1
     assert "hunter2" not in caplog.text
@@ -271,7 +272,7 @@ def test_random_rollbacks_stored_is_what_was_committed(tracking, engine, home, a
     committed, lock = Counter(), threading.Lock()
     over = threading.Event()
     store = f"sqlite:///{tmp_path}/store.sqlite3"
-    shippers = [Shipper(home, store, "opt-out", outbox_url=app, portion=7) for _ in range(2)]
+    shippers = [Shipper(home, store, OPT_OUT, outbox_url=app, portion=7) for _ in range(2)]
 
     def drain(shipper):
         while not over.is_set():

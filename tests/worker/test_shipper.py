@@ -17,6 +17,7 @@ from pbmon.worker import shipper as module
 from pbmon.worker.shipper import Shipper
 from tests.stack.process import unused_port, wait_until
 
+OPT_OUT = {"analytics": "opt-out", "sharing": "opt-in"}
 NOON = 1_795_608_000_000_000
 
 
@@ -40,7 +41,7 @@ def url(tmp_path):
 
 @pytest.fixture
 def shipper(home, url):
-    made = Shipper(home, url, "opt-out", portion=10)
+    made = Shipper(home, url, OPT_OUT, portion=10)
     yield made
     made.stop()
 
@@ -100,7 +101,7 @@ def test_the_next_shipper_goes_on_where_the_store_says(home, url, shipper):
     assert shipper.ship()
     assert shipper.delivered == 10
     shipper._duty.forget()  # as when it dies
-    other = Shipper(home, url, "opt-out", portion=10)
+    other = Shipper(home, url, OPT_OUT, portion=10)
     assert ship_all(other)
     assert other.delivered == 25
     assert stored(url) == Counter(range(35))
@@ -109,7 +110,7 @@ def test_the_next_shipper_goes_on_where_the_store_says(home, url, shipper):
 
 def test_two_that_both_think_they_are_the_shipper_store_each_item_once(home, url, shipper):
     kept = filled(home, *(event(n) for n in range(60)))
-    other = Shipper(home, url, "opt-out", portion=7)
+    other = Shipper(home, url, OPT_OUT, portion=7)
     shipper.take_duty()
     other._on_duty = True
     while shipper.ship() | other.ship():
@@ -120,7 +121,7 @@ def test_two_that_both_think_they_are_the_shipper_store_each_item_once(home, url
 
 
 def test_one_process_is_the_shipper(home, url, shipper):
-    other = Shipper(home, url, "opt-out")
+    other = Shipper(home, url, OPT_OUT)
     assert shipper.take_duty()
     assert not other.take_duty()
     assert other.lag_s() is None
@@ -180,7 +181,7 @@ def test_damage_is_counted_once_and_costs_nothing_else(home, url, shipper, caplo
 def test_while_the_store_is_away_all_waits(home, tmp_path, shipper, caplog, monkeypatch):
     monkeypatch.setattr(module, "_AGAIN_S", (0.0,))
     kept = filled(home, *(event(n) for n in range(30)))
-    away = Shipper(home, f"postgresql://app:hunter2@127.0.0.1:{unused_port()}/x", "opt-out")
+    away = Shipper(home, f"postgresql://app:hunter2@127.0.0.1:{unused_port()}/x", OPT_OUT)
     away.take_duty()
     for _ in range(3):
         assert not away.ship()
@@ -196,7 +197,7 @@ def test_while_the_store_is_away_all_waits(home, tmp_path, shipper, caplog, monk
 
 
 def test_a_failing_store_is_left_in_peace_for_a_while(home, monkeypatch):
-    away = Shipper(home, f"postgresql://a@127.0.0.1:{unused_port()}/x", "opt-out")
+    away = Shipper(home, f"postgresql://a@127.0.0.1:{unused_port()}/x", OPT_OUT)
     kept = filled(home, event())
     away.take_duty()
     asked = []
@@ -236,7 +237,7 @@ def test_another_version_of_the_tables_is_said_with_the_remedy(home, url, shippe
     with made.begin() as connection:
         connection.exec_driver_sql("UPDATE schema_version SET version_num = '9999'")
     kept.append(event(1))
-    other = Shipper(home, url, "opt-out")
+    other = Shipper(home, url, OPT_OUT)
     shipper._duty.forget()
     assert not ship_all(other)
     assert "has tables of a newer version; upgrade pbmon on this machine" in caplog.text
@@ -252,7 +253,7 @@ def test_another_version_of_the_tables_is_said_with_the_remedy(home, url, shippe
 def test_the_thread_ships_by_itself_and_takes_over(home, url, shipper):
     kept = filled(home, event(0))
     seconds = []
-    other = Shipper(home, url, "opt-out", every_second=lambda: seconds.append(1))
+    other = Shipper(home, url, OPT_OUT, every_second=lambda: seconds.append(1))
     shipper.take_duty()
     other.start()
     wait_until(lambda: seconds, "its second")

@@ -23,7 +23,7 @@ from pbmon.spool import directory, inspection, journal
 from pbmon.spool.ledger import REASONS
 from pbmon.store import access
 from pbmon.telemetry import exporters, providers, statements, transport
-from pbmon.worker.embedded import default_file, url_of
+from pbmon.worker.urls import default_file, url_of
 
 NAME = "doctor"
 HELP = "Show hooks, engine, settings with their sources, and whether the exporter is reachable."
@@ -137,7 +137,7 @@ def _shown(name: str, value: Any) -> str:  # noqa: PLR0911 - one line for each s
     if name in _DATABASES and value is not None and value.startswith("env:"):
         variable = value.removeprefix("env:")
         return value if os.environ.get(variable) else f"{value} ✗ {variable} is not set"
-    if name in ("endpoint", *_DATABASES) and value is not None:
+    if name in ("endpoint", "analytics_endpoint", *_DATABASES) and value is not None:
         return privacy.mask_url(value)
     if name == "users_query":
         return "none" if value is None else statements.describe(value, "").text or "set"

@@ -11,7 +11,7 @@ from pbmon.spool import journal
 from pbmon.spool.directory import UnusableError
 from pbmon.store.access import StoreError, make_outbox, open_engine, read, upgrade
 from pbmon.telemetry import providers
-from pbmon.worker.embedded import store_url, url_of
+from pbmon.worker.urls import store_url, url_of
 
 NAME = "store"
 HELP = "make, upgrade and read the store of events"

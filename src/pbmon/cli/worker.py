@@ -12,8 +12,9 @@ from pbmon import privacy, settings
 from pbmon.spool import journal
 from pbmon.spool.directory import UnusableError
 from pbmon.telemetry import providers
-from pbmon.worker.embedded import store_url, url_of
+from pbmon.worker.embedded import build
 from pbmon.worker.shipper import LARGE_PORTION, Shipper
+from pbmon.worker.urls import store_url
 
 NAME = "worker"
 HELP = "bring events into the store, so that no process of the application does"
@@ -38,22 +39,20 @@ def run(args: argparse.Namespace) -> int:
         print(f"pbmon: no state directory: {error}", file=sys.stderr)
         return 1
     url = store_url(resolved, home)
-    shipper = Shipper(
-        home,
-        url,
-        resolved.consent["analytics"],
-        outbox_url=url_of("outbox_url", resolved.outbox_url),
-        portion=LARGE_PORTION,
-    )
+    shipper, leader = build(resolved, home, portion=LARGE_PORTION)
     if args.once:
         return _once(shipper)
 
     def stop(_signum: int, _frame: Any) -> None:
         shipper.stop()
+        if leader is not None:
+            leader.stop()
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, stop)
     print(f"pbmon worker of {service}: {home.path} to {privacy.mask_url(url)}", flush=True)
+    if leader is not None:
+        leader.start()
     shipper.run()
     shipper.finish(time.monotonic() + _END_S)
     print(_said(shipper))

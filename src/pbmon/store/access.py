@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pbmon import privacy, signals
 from pbmon.store import engine
@@ -13,6 +13,7 @@ from pbmon.store.engine import DriverError
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from pbmon.store.deliveries import Deliveries
     from pbmon.store.outbox import Drain
     from pbmon.store.queries import Queries
     from pbmon.store.schema import State
@@ -23,6 +24,18 @@ _T = TypeVar("_T")
 
 class StoreError(Exception):
     """The store can't be used now; the text says why and the remedy, and follows its URL."""
+
+
+class Leadership(Protocol):
+    """A role that one process of a store has."""
+
+    def take(self) -> bool:
+        """Whether this process has it now. Raises StoreError."""
+        ...
+
+    def forget(self) -> None:
+        """In a forked child: it is the parent's."""
+        ...
 
 
 class RejectedError(Exception):
@@ -53,8 +66,9 @@ def open_engine(url: str) -> Engine:
         raise StoreError(f"can't be made ({error.strerror})") from None
 
 
-def open_writer(url: str, basis: str) -> Writer:
-    """A writer into the store. One in SQLite is made or upgraded first. Raises StoreError."""
+def open_writer(url: str, basis: str, **options: Any) -> Writer:
+    """A writer into the store; options: of Writer. One in SQLite is made or upgraded first.
+    Raises StoreError."""
     made = open_engine(url)
     with signals.importing:
         from pbmon.store import schema
@@ -67,7 +81,7 @@ def open_writer(url: str, basis: str) -> Writer:
             return schema.state(connection)
 
     _require_current(asking(look))
-    return asking(lambda: Writer(made, basis))
+    return asking(lambda: Writer(made, basis, **options))
 
 
 def status(url: str) -> str:
@@ -82,6 +96,25 @@ def status(url: str) -> str:
     read(made)
     made.dispose()
     return "is up to date"
+
+
+def open_deliveries(url: str, basis: str) -> Deliveries:
+    """What destinations are to get; basis: of the purpose `sharing`. Raises StoreError."""
+    from pbmon.store.deliveries import Deliveries
+
+    made = open_engine(url)
+    read(made)
+    return Deliveries(made, basis)
+
+
+def open_leadership(url: str) -> Leadership:
+    """The role of a store's leader. Raises StoreError."""
+    from pbmon.store.leadership import FileLock, ServerLock
+
+    made = open_engine(url)
+    if made.dialect.name == "postgresql":
+        return ServerLock(made)
+    return FileLock(f"{made.url.database}.leader")
 
 
 def open_outbox(url: str) -> Drain:

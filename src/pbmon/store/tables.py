@@ -136,6 +136,45 @@ checkpoints = Table(
 )
 """How far each journal is in the store; moved in the transaction that stores its items."""
 
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("destination", String(50), primary_key=True),
+    Column("occurred_at", BigInteger, primary_key=True, autoincrement=False),
+    Column("event_id", Id, primary_key=True),
+    Column("lookup", Id),
+    Column("subject", Id),
+    sqlite_with_rowid=False,
+)
+"""Events that a destination has not got yet, put here as they are stored. lookup: of the person in
+`subjects`; subject: the pseudonym for this destination."""
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("destination", String(50), primary_key=True),
+    Column("occurred_at", BigInteger, primary_key=True, autoincrement=False),
+    Column("event_id", Id, primary_key=True),
+    Column("lookup", Id),
+    Column("subject", Id),
+    Column("reason", String(50), nullable=False),
+    Column("died_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Events that a destination refuses for themselves, with the reason."""
+
+destinations = Table(
+    "destinations",
+    metadata,
+    Column("destination", String(50), primary_key=True),
+    Column("delivered", BigInteger, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("again_at", BigInteger, nullable=False),
+    Column("fault", String(200)),
+    Column("delivered_at", BigInteger),
+)
+"""How it goes with each: events it has got; since when it fails, how often, and why."""
+
 job_runs = Table(
     "job_runs",
     metadata,

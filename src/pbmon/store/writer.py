@@ -29,6 +29,7 @@ from pbmon.store import schema
 from pbmon.store.tables import (
     checkpoints,
     consents,
+    deliveries,
     event_keys,
     event_totals,
     meta,
@@ -81,6 +82,9 @@ class Person(NamedTuple):
     subject: bytes | None
     is_deleted: bool = False
     analytics: bool | None = None
+    sharing: bool | None = None
+    lookup: bytes = b""
+    key: bytes = b""
 
 
 NOBODY = Person(None)
@@ -89,12 +93,23 @@ _CACHED = 100_000
 
 
 class Writer:
-    """basis: how the purpose `analytics` may be assumed: opt-in, opt-out or not-required."""
+    """basis, sharing: how the purposes `analytics` and `sharing` may be assumed: opt-in, opt-out or
+    not-required. destinations: names of those that are to get what is stored."""
 
-    def __init__(self, engine: Engine, basis: str, pepper: bytes | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        basis: str,
+        *,
+        sharing: str = "opt-in",
+        destinations: Sequence[str] = (),
+        pepper: bytes | None = None,
+    ) -> None:
         """The tables must be there. Raises SQLAlchemyError."""
         self._engine = engine
         self.basis = basis
+        self.sharing = sharing
+        self.destinations = tuple(destinations)
         self.is_postgresql = engine.dialect.name == "postgresql"
         self.insert: Any = postgresql.insert if self.is_postgresql else sqlite.insert
         if pepper is None:
@@ -214,6 +229,7 @@ class _Batch:
         if rows:
             self._store_events(connection, rows)
             self._store_totals(connection, rows)
+            self._store_deliveries(connection, rows)
         self._note_counts(connection)
 
     def remember(self) -> None:
@@ -297,8 +313,11 @@ class _Batch:
                 privacy.pseudonym(bytes(key), STORE) if key is not None else None,
                 deleted_at is not None,
                 analytics,
+                sharing,
+                bytes(lookup),
+                bytes(key or b""),
             )
-            for lookup, key, deleted_at, analytics in found
+            for lookup, key, deleted_at, analytics, sharing in found
         }
 
     def _person(self, user_id: str) -> Person:
@@ -442,12 +461,46 @@ class _Batch:
                 ],
             )
 
+    def _store_deliveries(self, connection: Connection, rows: Sequence[_Row]) -> None:
+        """What may go to destinations: nobody's events, and those of people who agree."""
+        writer = self._writer
+        if not writer.destinations:
+            return
+        whose = {event_id: event.user_id for _, event_id, _, event in self._events}
+        waiting = []
+        for row in rows:
+            user_id = whose[row.event_id]
+            person = self._person(user_id) if user_id is not None else None
+            if person is not None and not self._may_share(person):
+                continue
+            if person is None and row.session is not None and writer.sharing == "opt-in":
+                continue
+            waiting += [
+                {
+                    "destination": name, "occurred_at": row.occurred_at, "event_id": row.event_id,
+                    "lookup": person.lookup if person is not None else None,
+                    "subject": privacy.pseudonym(person.key, name) if person is not None else None,
+                }
+                for name in writer.destinations
+            ]  # fmt: skip
+        if waiting:
+            connection.execute(deliveries.insert(), waiting)
+
+    def _may_share(self, person: Person) -> bool:
+        if person.sharing is not None:
+            return person.sharing
+        return self._writer.sharing != "opt-in"
+
 
 _EPOCH = dt.date(1970, 1, 1)
 _PLACE = struct.Struct(">II")
 _META = select(meta.c.value).where(meta.c.key == bindparam("key"))
 _PEOPLE = select(
-    subjects.c.lookup, subjects.c.key, subjects.c.deleted_at, subjects.c.analytics
+    subjects.c.lookup,
+    subjects.c.key,
+    subjects.c.deleted_at,
+    subjects.c.analytics,
+    subjects.c.sharing,
 ).where(subjects.c.lookup.in_(bindparam("lookups", expanding=True)))
 _MOVE = (
     update(checkpoints)

@@ -5,21 +5,20 @@ An application that calls none of it makes no journal, opens no database and has
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 from opentelemetry.metrics import Meter, Observation
 
 from pbmon import catalog, signals
 from pbmon.business.intake import Intake
 from pbmon.settings import Settings
-from pbmon.spool import directory, journal
+from pbmon.spool import journal
 from pbmon.spool.directory import Home
-from pbmon.worker.shipper import Shipper
-
-_STORES = "store"
+from pbmon.worker.leader import Leader
+from pbmon.worker.shipper import PORTION, Shipper
+from pbmon.worker.targets import makers
+from pbmon.worker.urls import store_url, url_of
 
 
 class Embedded:
@@ -30,6 +29,7 @@ class Embedded:
         self._service = service
         self.intake = Intake(self._open_home, self._begin)
         self.shipper: Shipper | None = None
+        self.leader: Leader | None = None
 
     def _open_home(self) -> Home:
         return journal.open_home(self._settings().state_dir, self._service())
@@ -37,14 +37,10 @@ class Embedded:
     def _begin(self, home: Home) -> None:
         settings = self._settings()
         if self.shipper is None and settings.worker == "thread":
-            self.shipper = Shipper(
-                home,
-                store_url(settings, home),
-                settings.consent["analytics"],
-                outbox_url=url_of("outbox_url", settings.outbox_url),
-                every_second=self.intake.look_after,
-            )
+            self.shipper, self.leader = build(settings, home, self.intake.look_after)
             self.shipper.start()
+            if self.leader is not None:
+                self.leader.start()
 
     def install(self, meter: Meter) -> None:
         signals.observe(catalog.STORE_LAG, self._lag, meter=meter, instant=True)
@@ -71,31 +67,35 @@ class Embedded:
     def close(self) -> None:
         """Nothing more is taken; what waits is left to the next shipper."""
         self.intake.close()
-        if self.shipper is not None:
-            self.shipper.stop()
+        for role in (self.shipper, self.leader):
+            if role is not None:
+                role.stop()
 
 
-def store_url(settings: Settings, home: Home) -> str:
-    """Of the store in force: as set, or a file of the service in its state directory."""
-    file = default_file(home.state_directory, home.service)
-    return url_of("store_url", settings.store_url) or f"sqlite:///{file}"
-
-
-def url_of(setting: str, url: str | None) -> str | None:
-    """A URL that may be said as `env:NAME`."""
-    if url is None or not url.startswith("env:"):
-        return url
-    name = url.removeprefix("env:")
-    found = os.environ.get(name) or None
-    if found is None:
-        signals.tell(
-            setting,
-            "pbmon: %s names the variable %s, which is not set; set it. Until then it is as if "
-            "%s were not set.",
-            setting, name, setting,
-        )  # fmt: skip
-    return found
-
-
-def default_file(state_directory: Path, service: str) -> Path:
-    return state_directory / _STORES / f"{directory.slug(service)}.sqlite3"
+def build(
+    settings: Settings,
+    home: Home,
+    every_second: Callable[[], None] = lambda: None,
+    *,
+    portion: int = PORTION,
+) -> tuple[Shipper, Leader | None]:
+    """The roles by the settings. Only where there are destinations is there anything to lead."""
+    url = store_url(settings, home)
+    destinations = makers(settings, home.service)
+    shipper = Shipper(
+        home,
+        url,
+        settings.consent,
+        outbox_url=url_of("outbox_url", settings.outbox_url),
+        destinations=tuple(destinations),
+        portion=portion,
+        every_second=every_second,
+    )
+    if not destinations:
+        return shipper, None
+    return shipper, Leader(
+        url,
+        settings.consent["sharing"],
+        list(destinations.values()),
+        may_lead=lambda: shipper.is_on_duty,
+    )

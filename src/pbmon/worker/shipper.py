@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -42,8 +42,9 @@ NOTHING = b""
 
 
 class Shipper:
-    """url: of the store; outbox_url: of the outbox, if it is not in a store of PostgreSQL. basis:
-    of the purpose `analytics`. portion: items of a transaction.
+    """url: of the store; outbox_url: of the outbox, if it is not in a store of PostgreSQL.
+    consent: purpose → legal basis. destinations: names of those that are to get what is stored.
+    portion: items of a transaction.
 
     every_second: called in its thread, whether or not this process is the shipper.
     """
@@ -52,15 +53,17 @@ class Shipper:
         self,
         home: Home,
         url: str,
-        basis: str,
+        consent: Mapping[str, str],
         *,
         outbox_url: str | None = None,
+        destinations: Sequence[str] = (),
         portion: int = PORTION,
         every_second: Callable[[], None] = lambda: None,
     ) -> None:
         self._home = home
         self._url = url
-        self._basis = basis
+        self._consent = consent
+        self._destinations = destinations
         self._outbox_url = outbox_url or (url if url.startswith("postgres") else None)
         self._portion = portion
         self._every_second = every_second
@@ -111,6 +114,11 @@ class Shipper:
                 with signals.guard("emptying the outbox"):
                     while self.empty_outbox() and not self._stopped.is_set():
                         pass
+
+    @property
+    def is_on_duty(self) -> bool:
+        """Whether this process was the shipper when it last looked."""
+        return self._on_duty
 
     def stop(self) -> None:
         self._stopped.set()
@@ -213,7 +221,7 @@ class Shipper:
                 "pbmon: events of people who have not agreed to `analytics` are not kept, only "
                 "counted. Tell pbmon.consent.grant() who has, or set `consent` to the legal basis "
                 "there is (now: %s)",
-                self._basis,
+                self._consent["analytics"],
             )
 
     def _fail(self, why: str) -> None:
@@ -254,7 +262,12 @@ class Shipper:
 
     def _open(self) -> Writer:
         if self._writer is None:
-            self._writer = open_writer(self._url, self._basis)
+            self._writer = open_writer(
+                self._url,
+                self._consent["analytics"],
+                sharing=self._consent["sharing"],
+                destinations=self._destinations,
+            )
         return self._writer
 
     def _read(self, writer: Writer) -> list[Portion]:

@@ -103,6 +103,35 @@ def upgrade() -> None:
         schema=SCHEMA,
         sqlite_with_rowid=False,
     )
+    for name in ("deliveries", "dead_letters"):
+        op.create_table(
+            name,
+            sa.Column("destination", sa.String(50), primary_key=True),
+            sa.Column("occurred_at", sa.BigInteger, primary_key=True, autoincrement=False),
+            sa.Column("event_id", Id, primary_key=True),
+            sa.Column("lookup", Id),
+            sa.Column("subject", Id),
+            *(
+                (
+                    sa.Column("reason", sa.String(50), nullable=False),
+                    sa.Column("died_at", sa.BigInteger, nullable=False),
+                )
+                if name == "dead_letters"
+                else ()
+            ),
+            schema=SCHEMA,
+            sqlite_with_rowid=False,
+        )
+    op.create_table(
+        "destinations",
+        sa.Column("destination", sa.String(50), primary_key=True),
+        sa.Column("delivered", sa.BigInteger, nullable=False),
+        sa.Column("failures", sa.Integer, nullable=False),
+        sa.Column("again_at", sa.BigInteger, nullable=False),
+        sa.Column("fault", sa.String(200)),
+        sa.Column("delivered_at", sa.BigInteger),
+        schema=SCHEMA,
+    )
     op.create_table(
         "job_runs",
         sa.Column("job", sa.String(50), primary_key=True),

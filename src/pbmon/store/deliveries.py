@@ -1,0 +1,252 @@
+"""What destinations are still to get: read for the leader, and settled by what became of it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+from sqlalchemy import Table, and_, bindparam, false, func, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pbmon import privacy
+from pbmon.store import schema
+from pbmon.store.access import asking
+from pbmon.store.tables import dead_letters, deliveries, destinations, events, subjects
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+
+class Waiting(NamedTuple):
+    """An event that a destination is to get. subject, session: as hexadecimal text."""
+
+    event_id: str
+    """UUID as text."""
+    occurred_at: int
+    name: str
+    subject: str | None
+    session: str | None
+    properties: Mapping[str, Any]
+    segments: Mapping[str, str]
+
+
+class State(NamedTuple):
+    """How it goes with a destination. Times are µs since the epoch, UTC."""
+
+    destination: str
+    waiting: int
+    dead: int
+    delivered: int
+    failures: int
+    again_at: int
+    fault: str | None
+    delivered_at: int | None
+
+
+class Deliveries:
+    """basis: of the purpose `sharing`. Each method raises StoreError."""
+
+    def __init__(self, engine: Engine, basis: str) -> None:
+        self._engine = engine
+        self._basis = basis
+        is_postgresql = engine.dialect.name == "postgresql"
+        self._insert: Any = postgresql.insert if is_postgresql else sqlite.insert
+
+    def take(self, destination: str, limit: int) -> list[Waiting]:
+        """The oldest that wait. Those of people who have withdrawn, or were deleted, are let go
+        first: what is handed out may leave."""
+
+        def ask() -> list[Waiting]:
+            with suppress_instrumentation(), self._engine.begin() as connection:
+                self._let_go(connection, destination)
+                found = connection.execute(_WAITING, {"destination": destination, "limit": limit})
+                return [_waiting(row, destination) for row in found]
+
+        return asking(ask)
+
+    def _let_go(self, connection: Connection, destination: str) -> None:
+        withdrawn = select(subjects.c.lookup).where(
+            or_(
+                subjects.c.deleted_at.is_not(None),
+                subjects.c.sharing.is_(False),
+                subjects.c.sharing.is_(None) if self._basis == "opt-in" else false(),
+            )
+        )
+        connection.execute(
+            deliveries.delete().where(
+                deliveries.c.destination == destination, deliveries.c.lookup.in_(withdrawn)
+            )
+        )
+
+    def settle(
+        self,
+        destination: str,
+        delivered: Iterable[str],
+        dead: Mapping[str, str],
+        *,
+        again_at: int = 0,
+        failures: int = 0,
+        fault: str | None = None,
+    ) -> None:
+        """What became of events that were taken, by id; dead: id → reason. again_at, failures,
+        fault: of the destination from here on."""
+
+        def do() -> None:
+            done = list(delivered)
+            now = schema.now()
+            with suppress_instrumentation(), self._engine.begin() as connection:
+                if dead:
+                    self._bury(connection, destination, dead, now)
+                for start in range(0, len(gone := [*done, *dead]), _AT_ONCE):
+                    connection.execute(
+                        deliveries.delete().where(
+                            deliveries.c.destination == destination,
+                            deliveries.c.event_id.in_(
+                                [_key(key) for key in gone[start : start + _AT_ONCE]]
+                            ),
+                        )
+                    )
+                row = {
+                    "destination": destination, "delivered": len(done), "failures": failures,
+                    "again_at": again_at, "fault": fault and fault[:200],
+                    "delivered_at": now if done else None,
+                }  # fmt: skip
+                self._note(connection, row)
+
+        asking(do)
+
+    def _bury(
+        self, connection: Connection, destination: str, dead: Mapping[str, str], now: int
+    ) -> None:
+        found = connection.execute(
+            deliveries.select().where(
+                deliveries.c.destination == destination,
+                deliveries.c.event_id.in_([_key(key) for key in dead]),
+            )
+        )
+        rows = [
+            {**row._mapping, "reason": dead[_text(row.event_id)][:50], "died_at": now}  # noqa: SLF001
+            for row in found
+        ]
+        if rows:
+            connection.execute(self._insert(dead_letters).on_conflict_do_nothing(), rows)
+
+    def _note(self, connection: Connection, row: Mapping[str, Any]) -> None:
+        add = self._insert(destinations)
+        connection.execute(
+            add.on_conflict_do_update(
+                index_elements=["destination"],
+                set_={
+                    "delivered": destinations.c.delivered + add.excluded.delivered,
+                    "failures": add.excluded.failures,
+                    "again_at": add.excluded.again_at,
+                    "fault": add.excluded.fault,
+                    "delivered_at": func.coalesce(
+                        add.excluded.delivered_at, destinations.c.delivered_at
+                    ),
+                },
+            ),
+            row,
+        )
+
+    def let_go(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        self._engine.dispose(close=False)
+
+    def states(self) -> list[State]:
+        """Of every destination that ever got or was to get anything."""
+
+        def ask() -> list[State]:
+            with suppress_instrumentation(), self._engine.connect() as connection:
+                waiting = _counts(connection, deliveries)
+                dead = _counts(connection, dead_letters)
+                known = {row.destination: row for row in connection.execute(destinations.select())}
+            return [
+                State(
+                    name,
+                    waiting.get(name, 0),
+                    dead.get(name, 0),
+                    *(
+                        (row.delivered, row.failures, row.again_at, row.fault, row.delivered_at)
+                        if (row := known.get(name)) is not None
+                        else (0, 0, 0, None, None)
+                    ),
+                )
+                for name in sorted({*known, *waiting, *dead})
+            ]
+
+        return asking(ask)
+
+    def retry(self, destination: str) -> int:
+        """Let the dead letters wait again, and the destination be tried at once; how many."""
+
+        def do() -> int:
+            kept = [column.name for column in deliveries.columns]
+            mine = dead_letters.c.destination == destination
+            with suppress_instrumentation(), self._engine.begin() as connection:
+                rows = connection.execute(
+                    select(*(dead_letters.c[name] for name in kept)).where(mine)
+                ).all()
+                if rows:
+                    connection.execute(
+                        self._insert(deliveries).on_conflict_do_nothing(),
+                        [dict(row._mapping) for row in rows],  # noqa: SLF001
+                    )
+                    connection.execute(dead_letters.delete().where(mine))
+                connection.execute(
+                    destinations.update()
+                    .where(destinations.c.destination == destination)
+                    .values(again_at=0, failures=0, fault=None)
+                )
+            return len(rows)
+
+        return asking(do)
+
+
+_AT_ONCE = 500
+_WAITING = (
+    select(
+        deliveries.c.event_id, deliveries.c.occurred_at, deliveries.c.subject, events.c.name,
+        events.c.session, events.c.properties, events.c.segments,
+    )
+    .join(
+        events,
+        and_(
+            events.c.occurred_at == deliveries.c.occurred_at,
+            events.c.event_id == deliveries.c.event_id,
+        ),
+    )
+    .where(deliveries.c.destination == bindparam("destination"))
+    .order_by(deliveries.c.occurred_at, deliveries.c.event_id)
+    .limit(bindparam("limit"))
+)  # fmt: skip
+
+
+def _counts(connection: Connection, table: Table) -> dict[str, int]:
+    query = select(table.c.destination, func.count()).group_by(table.c.destination)
+    return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _waiting(row: Any, destination: str) -> Waiting:
+    session = row.session
+    if session is not None:  # as another one at each destination
+        session = privacy.pseudonym(bytes(session), destination).hex()
+    return Waiting(
+        _text(row.event_id),
+        row.occurred_at,
+        row.name,
+        bytes(row.subject).hex() if row.subject is not None else None,
+        session,
+        row.properties or {},
+        row.segments or {},
+    )
+
+
+def _text(event_id: bytes) -> str:
+    return str(uuid.UUID(bytes=bytes(event_id)))
+
+
+def _key(event_id: str) -> bytes:
+    return uuid.UUID(event_id).bytes
