@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
-from typing import Any
+from typing import Any, NamedTuple
 
 from pbmon import signals
 from pbmon.runtime import Scope, active
@@ -30,7 +30,7 @@ def user_of(scope: Scope) -> Any:
     if isinstance(user, str | int):
         return user
     if isinstance(user, Mapping):
-        return user.get("id") or user.get("sub")
+        return user["id"] if user.get("id") is not None else user.get("sub")
     for name in ("pk", "id", "identity", "username"):
         value = _ask(user, name)
         if value is not None:
@@ -130,17 +130,23 @@ def current() -> Identity | None:
     return found
 
 
-def begin(scope: Scope) -> Token[Identity | None]:
+class Begun(NamedTuple):
+    """A request under way."""
+
+    identity: Identity
+    token: Token[Identity | None]
+
+
+def begin(scope: Scope) -> Begun:
     """At the start of a request, in its context."""
-    return _current.set(Identity(scope=scope))
+    made = Identity(scope=scope)
+    return Begun(made, _current.set(made))
 
 
-def end(token: Token[Identity | None]) -> None:
+def end(request: Begun) -> None:
     """At the end of the request, in the same context."""
-    found = _current.get()
-    if found is not None:
-        found.let_go()
-    _reset(token)
+    request.identity.let_go()
+    _reset(request.token)
 
 
 def _reset(token: Token[Identity | None]) -> None:
@@ -169,6 +175,9 @@ def context(
         inner.user_id = checked("user_id", user_id)
     if session_id is not None:
         inner.session_id = checked("session_id", session_id)
+    for name, value in segments.items():
+        if not isinstance(value, str):
+            raise TypeError(f"segment {name} must be str, not {type(value).__name__}")
     if segments:
         inner.segments = {**(inner.segments or {}), **segments}
     token = _current.set(inner)

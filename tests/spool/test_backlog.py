@@ -494,13 +494,6 @@ def test_a_segment_that_goes_while_it_is_read_is_passed_over(plain, monkeypatch)
     assert source.read(end, *ALL) == ([], end, 0)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason="without a mapping, a handler that raises (a request's time limit) behind the write of "
-    "a record's frame leaves Segment.end before it: the next record overwrites one that was "
-    "perhaps read, and is lost to the reader, who stands in the middle of it",
-)
 def test_an_append_broken_off_by_a_handler_costs_none_of_the_next(plain, monkeypatch):
     plain.mapped = False
     write = disk.write

@@ -265,7 +265,9 @@ def test_a_pepper_of_ones_own_leads_to_other_people(url, engine):
     from pbmon.store.writer import Writer
 
     for number, pepper in enumerate((b"a" * 32, b"b" * 32)):
-        Writer(engine, "opt-out", pepper=pepper).write([portion(event(user="7"), source=f"{number}-a")])
+        Writer(engine, "opt-out", pepper=pepper).write(
+            [portion(event(user="7"), source=f"{number}-a")]
+        )
     assert len({bytes(row.subject) for row in rows(engine)}) == 2
 
 

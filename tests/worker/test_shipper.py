@@ -201,7 +201,7 @@ def test_a_failing_store_is_left_in_peace_for_a_while(home, monkeypatch):
     kept = filled(home, event())
     away.take_duty()
     asked = []
-    monkeypatch.setattr(module, "open_writer", lambda *_: asked.append(1) or _refuse())
+    monkeypatch.setattr(module, "open_writer", lambda *_, **__: asked.append(1) or _refuse())
     away.ship()
     away.ship()
     assert len(asked) == 1

@@ -60,14 +60,14 @@ class Observed:
         if record is None:
             await self.app(scope, receive, send)
             return
-        token = identity.begin(scope)
+        person = identity.begin(scope)
         try:
             await self.app(scope, receive, send)
         except BaseException as error:
             _report_failure(record, error)
             raise
         finally:
-            identity.end(token)
+            identity.end(person)
             _close(record)
 
     def _watch(self, record: RequestRecord, scope: Scope, send: Send) -> Send:

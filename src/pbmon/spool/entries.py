@@ -135,7 +135,10 @@ def decode(payload: bytes) -> Entry:
         payload = _NUL_ESCAPED.sub(rb"\1\\ufffd", payload)
     head, _, properties = payload.partition(b"\n")
     try:
-        kind, *values = json.loads(head)
+        array = json.loads(head)
+        if not isinstance(array, list):
+            raise UnreadableError("no item")
+        kind, *values = array
         made = _KINDS[kind]
         if kind == "event":
             values = [*values[:_BEFORE_PROPERTIES], properties.decode() or None]

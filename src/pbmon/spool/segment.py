@@ -63,6 +63,9 @@ class Segment:
     def append(self, content: bytes) -> None:
         """content: frames.body(); has_room() was asked. Raises OSError without a mapping."""
         end = self.end
+        # A signal's handler that raises in here leaves it full: what is half written, or published
+        # and perhaps read already, is not written over.
+        self.end = self.size
         start = end + 8
         stop = start + len(content)
         frame = frames.frame(content)
@@ -70,9 +73,16 @@ class Segment:
             self._map[start:stop] = content
             self._map[end:start] = frame  # published: from here on it is there
         else:
-            disk.write(self._fd, content, start)
-            disk.write(self._fd, frame, end)
+            self._write(content, frame, end)
         self.end = stop + 7 & ~7
+
+    def _write(self, content: bytes, frame: bytes, end: int) -> None:
+        try:
+            disk.write(self._fd, content, end + 8)
+            disk.write(self._fd, frame, end)
+        except OSError:
+            self.end = end
+            raise
 
     def _put(self, offset: int, data: bytes) -> None:
         if self._map is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,9 +98,8 @@ def _open_sqlite(url: URL) -> Engine:
     @event.listens_for(made, "connect")
     def prepare(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver begins nothing by itself
-        for pragma in (
-            "journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON", "foreign_keys=ON",
-        ):  # fmt: skip
+        _use_wal(connection)
+        for pragma in ("synchronous=NORMAL", "secure_delete=ON", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}").close()
 
     @event.listens_for(made, "begin")
@@ -107,3 +108,18 @@ def _open_sqlite(url: URL) -> Engine:
 
     # One schema name in all statements; here it is none.
     return made.execution_options(schema_translate_map={SCHEMA: None})
+
+
+def _use_wal(connection: Any) -> None:
+    """The file stays in this mode. SQLite does not wait for another who changes it just now."""
+    until_s = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                connection.execute("PRAGMA journal_mode=WAL").close()
+        except sqlite3.OperationalError:
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(0.01)
+        else:
+            return
