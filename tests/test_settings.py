@@ -119,6 +119,8 @@ PARSED = [
     ("store_url", "env:DATABASE_URL", '"env:DATABASE_URL"', "env:DATABASE_URL"),
     ("outbox_url", "env:DATABASE_URL", '"env:DATABASE_URL"', "env:DATABASE_URL"),
     ("worker", "process", '"process"', "process"),
+    ("analytics_endpoint", "https://h/e", '"https://h/e"', "https://h/e"),
+    ("analytics_enabled", "true", "true", True),
     ("unregistered_events", "refuse", '"refuse"', "refuse"),
     ("consent", "opt-out", '"opt-out"', {"analytics": "opt-out", "sharing": "opt-out"}),
     ("consent", "analytics=opt-out", '{analytics = "opt-out"}',
@@ -143,7 +145,7 @@ PARSED = [
 
 
 def test_the_table_of_this_test_knows_every_setting():
-    assert {row[0] for row in PARSED} | {"budgets", "events"} == set(FIELDS)
+    assert {row[0] for row in PARSED} | {"budgets", "destinations", "events"} == set(FIELDS)
 
 
 @pytest.mark.parametrize(("name", "env", "toml", "expected"), PARSED)
@@ -199,6 +201,29 @@ def test_events_are_tables_of_properties(write):
     toml = '[events.bought]\namount = "int"\ntags = "list"\n[events.left]\n'
     assert value_of("events", directory=write(toml))[0] == wanted
     assert value_of("events", keywords={"events": wanted})[0] == wanted
+
+
+def test_destinations_are_tables_of_options(write):
+    toml = '[destinations.segment]\nwrite_key = "env:KEY"\n[destinations.webhook]\nplain = true\n'
+    found = value_of("destinations", directory=write(toml))[0]
+    assert {name: dict(target.options) for name, target in found.items()} == {
+        "segment": {"write_key": "env:KEY"}, "webhook": {"plain": True},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("destinations", "remedy"),
+    [
+        ("segment", "must be a table of destinations ([destinations.NAME] in pbmon.toml)"),
+        ({"posthog": {}}, "destination 'posthog' is not one of webhook, segment, mixpanel"),
+        ({"segment": "hunter2"}, "destination segment must be a table of options"),
+        ({"segment": {"key": "hunter2"}}, "has no option 'key'; it has write_key, url"),
+    ],
+)
+def test_a_malformed_destination_says_what_is_wrong_and_no_secret(destinations, remedy):
+    (line,) = problems_of(keywords={"destinations": destinations})
+    assert remedy in line
+    assert "hunter2" not in line
 
 
 def test_a_function_may_find_the_user():

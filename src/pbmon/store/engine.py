@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -117,7 +116,7 @@ def _use_wal(connection: Any) -> None:
         try:
             if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
                 connection.execute("PRAGMA journal_mode=WAL").close()
-        except sqlite3.OperationalError:
+        except connection.OperationalError:
             if time.monotonic() > until_s:
                 raise
             time.sleep(0.01)
