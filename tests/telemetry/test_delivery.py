@@ -510,6 +510,8 @@ def test_a_dead_processs_metrics_wait_for_nothing_else_of_it(made, sink, directo
     (orphan,) = heir._orphans
     assert orphan.waiting("traces") == 5
     assert not (orphan.directory / "latest").exists()
+    # Closed before it has read the answer, it would leave them to be sent again.
+    wait_until(lambda: not heir.queue.waiting("metrics"), "the answer")
     heir.close()
     taken = sink.posts
     third = made(metrics=sink.url)
