@@ -127,8 +127,8 @@ class Deliveries:
             )
         )
         rows = [
-            {**row._mapping, "reason": dead[_text(row.event_id)][:50], "died_at": now}  # noqa: SLF001
-            for row in found
+            {**row, "reason": dead[_text(row["event_id"])][:50], "died_at": now}
+            for row in found.mappings()
         ]
         if rows:
             connection.execute(self._insert(dead_letters).on_conflict_do_nothing(), rows)
@@ -186,13 +186,14 @@ class Deliveries:
             kept = [column.name for column in deliveries.columns]
             mine = dead_letters.c.destination == destination
             with suppress_instrumentation(), self._engine.begin() as connection:
-                rows = connection.execute(
+                found = connection.execute(
                     select(*(dead_letters.c[name] for name in kept)).where(mine)
-                ).all()
+                ).mappings()
+                rows = [dict(row) for row in found]
                 if rows:
                     connection.execute(
                         self._insert(deliveries).on_conflict_do_nothing(),
-                        [dict(row._mapping) for row in rows],  # noqa: SLF001
+                        rows,
                     )
                     connection.execute(dead_letters.delete().where(mine))
                 connection.execute(
