@@ -103,7 +103,7 @@ class Anonymous(Django):
         ({"name": "ann"}, None),
         (object(), None),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,  # the same in every process
 )
 def test_the_user_of_a_scope(user, found):
     assert user_of({"user": user}) == found

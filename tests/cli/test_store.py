@@ -94,6 +94,7 @@ def test_postgresql_is_made_by_the_command_with_its_outbox(pbmon, stack_postgres
         ("postgresql+nodriver://h/x", "needs a driver that is not installed"),
         (f"postgresql://app:hunter2@127.0.0.1:{unused_port()}/x", "psycopg2.OperationalError"),
     ],
+    ids=["other", "none", "no_place", "no_driver", "away"],
 )
 @pytest.mark.parametrize("action", ["status", "upgrade", "events"])
 def test_a_store_that_can_t_be_used_is_one_line_with_the_remedy(pbmon, url, said, action):

@@ -1,13 +1,19 @@
 """Writers that fork, competing shippers and the database are killed at random; then it is counted.
 
-What was accepted is in the store, and nothing is there twice.
+What was accepted, or committed, is in the store, and nothing is there twice:
+
+    python -m tests.worker.killing [--kills 250]
+
+kills so often in each of four trials: journals and outbox, SQLite and PostgreSQL.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,70 +23,91 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from pbmon.store import engine
-from pbmon.store.access import open_engine
+from pbmon.store import engine, schema
+from pbmon.store.access import make_outbox, open_engine
 from tests.fresh import environment
 from tests.stack.process import wait_until
+from tests.stack.servers import Postgres
 from tests.worker.processes import NUMBER, RANGE
 
 WRITERS, FORKS, SHIPPERS = 2, 1, 2
 _PAUSE_S = 0.2
 _END_S = 120
+_RESTART_EVERY = 25
 
 
 @dataclass(frozen=True)
 class Outcome:
     kills: int
     accepted: int
+    """As the writers noted; with the outbox, committed."""
     stored: int
     lost: int
-    """Accepted, as the writer noted, and not in the store."""
+    """Accepted, and not in the store."""
     duplicated: int
+    wrong: int
+    """Rolled back, and in the store."""
     unnoted: int
-    """Stored, while the writer was killed before it could note that: one for each kill at most."""
+    """Stored, while the writer was killed before it could note that."""
+
+    @property
+    def is_right(self):
+        return not (self.lost or self.duplicated or self.wrong)
 
     def __str__(self):
         return (
             f"{self.kills} kills: {self.accepted:,} accepted, {self.stored:,} stored, "
-            f"{self.lost} lost, {self.duplicated} duplicated"
+            f"{self.lost} lost, {self.duplicated} duplicated, {self.wrong} rolled back and stored"
         )
 
 
 class Trial:
-    """restart: kills the database at the roughest and has it up again when it returns."""
+    """url: of the store, else a file of SQLite. with_outbox: events come by the application's
+    transactions, in the store's server or a file of its own. restart: kills the database at the
+    roughest and has it up again when it returns."""
 
-    def __init__(self, url, seed, restart=None):
+    def __init__(self, url, seed, *, with_outbox=False, restart=None):
         self.directory = Path(tempfile.mkdtemp(prefix="pbmon-kills-"))
         self.url = url or f"sqlite:///{self.directory}/store/store.sqlite3"
+        self.app = (url or f"sqlite:///{self.directory}/app.sqlite3") if with_outbox else ""
         self.random = random.Random(seed)
         self.restart = restart
         self.started = 0
         self.processes = []
 
+    @property
+    def settings(self):
+        return {
+            "PBMON_STATE_DIR": str(self.directory / "state"), "PBMON_STORE_URL": self.url,
+            "PBMON_CONSENT": "opt-out", "OTEL_LOGS_EXPORTER": "none",
+        } | ({"PBMON_OUTBOX_URL": self.app} if self.app else {})  # fmt: skip
+
     def start(self, kind):
         self.started += 1
         if kind == "writer":
             first = str(self.started * 10 * RANGE)
-            command = ["-m", "tests.worker.processes", self.directory / "log", first, str(FORKS)]
+            command = ["-m", "tests.worker.processes", self.directory / "log", first, FORKS]
+            command += [self.app] if self.app else []
         else:
             command = ["-m", "pbmon.cli", "worker"]
         said = self.directory / f"said-{self.started}"
-        return kind, said, subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            env=environment(
-                PBMON_STATE_DIR=str(self.directory / "state"), PBMON_STORE_URL=self.url,
-                PBMON_CONSENT="opt-out", OTEL_LOGS_EXPORTER="none",
-            ),
-            stdout=said.open("wb"), stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
+        with said.open("wb") as sink:
+            return kind, said, subprocess.Popen(
+                [sys.executable, *map(str, command)], env=environment(**self.settings),
+                stdout=sink, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
 
     def run(self, kills):
+        if self.app:
+            made = open_engine(self.app)
+            make_outbox(made)
+            made.dispose()
         kinds = ["writer"] * WRITERS + ["shipper"] * SHIPPERS
         self.processes = [self.start(kind) for kind in kinds]
         try:
-            for count in range(kills):
+            for count in range(1, kills + 1):
                 time.sleep(self.random.uniform(0, _PAUSE_S))
-                if self.restart is not None and count % 25 == 24:
+                if self.restart is not None and count % _RESTART_EVERY == 0:
                     self.restart()
                     continue
                 place = self.random.randrange(len(self.processes))
@@ -92,33 +119,31 @@ class Trial:
             for _, _, process in self.processes:
                 kill(process)
         self.ship_the_rest()
-        return self.outcome(kills)
+        outcome = self.outcome(kills)
+        shutil.rmtree(self.directory)
+        return outcome
 
     def ship_the_rest(self):
         done = subprocess.run(
             [sys.executable, "-m", "pbmon.cli", "worker", "--once"],
-            env=environment(
-                PBMON_STATE_DIR=str(self.directory / "state"), PBMON_STORE_URL=self.url,
-                PBMON_CONSENT="opt-out",
-            ),
-            capture_output=True, text=True, timeout=_END_S, check=False,
+            env=environment(**self.settings), capture_output=True, text=True, timeout=_END_S,
+            check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         assert list((self.directory / "state").glob("events/*/[0-9]*")) == []
 
+    def numbers(self, name):
+        path = self.directory / name
+        data = path.read_bytes() if path.exists() else b""
+        return {number for (number,) in NUMBER.iter_unpack(data[: len(data) // 8 * 8])}
+
     def outcome(self, kills):
-        log = (self.directory / "log").read_bytes()
-        accepted = {number for (number,) in NUMBER.iter_unpack(log[: len(log) // 8 * 8])}
+        accepted, gone = self.numbers("log"), self.numbers("log.gone")
         made = open_engine(self.url)
         table = f"{engine.SCHEMA}.events" if made.dialect.name == "postgresql" else "events"
-        number = "properties->>'n'"
+        query = f"SELECT properties->>'n' FROM {table} WHERE name = 'numbered'"
         with made.connect() as connection:
-            found = Counter(
-                int(n)
-                for (n,) in connection.exec_driver_sql(
-                    f"SELECT {number} FROM {table} WHERE name = 'numbered'"
-                )
-            )
+            found = Counter(int(n) for (n,) in connection.exec_driver_sql(query))
         made.dispose()
         return Outcome(
             kills=kills,
@@ -126,6 +151,7 @@ class Trial:
             stored=len(found),
             lost=len(accepted - found.keys()),
             duplicated=sum(found.values()) - len(found),
+            wrong=len(gone & found.keys()),
             unnoted=len(found.keys() - accepted),
         )
 
@@ -134,3 +160,31 @@ def kill(process):
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def in_postgresql(seed, kills, *, with_outbox=False):
+    with Postgres() as postgres:
+        schema.upgrade(open_engine(postgres.url))
+        trial = Trial(postgres.url, seed, with_outbox=with_outbox, restart=postgres.crash)
+        return trial.run(kills)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=250, help="in each of the four trials")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    args = parser.parse_args()
+    right = True
+    for way, with_outbox in (("journals", False), ("outbox", True)):
+        for place in ("SQLite", "PostgreSQL"):
+            if place == "SQLite":
+                outcome = Trial(None, args.seed, with_outbox=with_outbox).run(args.kills)
+            else:
+                outcome = in_postgresql(args.seed, args.kills, with_outbox=with_outbox)
+            print(f"{way} to {place} (seed {args.seed}): {outcome}", flush=True)
+            right &= outcome.is_right
+    return 0 if right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from pbmon.store import schema
-from pbmon.store.access import open_engine
-from tests.stack.plugin import started
-from tests.stack.servers import Postgres
-from tests.worker.killing import FORKS, Trial
+import pytest
 
-KILLS = 50
+from tests.stack.plugin import missing
+from tests.stack.programs import MissingProgram
+from tests.worker.killing import FORKS, Trial, in_postgresql
 
-
-def test_nothing_accepted_is_lost_or_stored_twice_in_sqlite():
-    outcome = Trial(None, seed=1).run(KILLS)
-    assert (outcome.lost, outcome.duplicated) == (0, 0), outcome
-    assert outcome.accepted > KILLS
-    assert outcome.unnoted <= KILLS * (1 + FORKS)
+KILLS = 12
 
 
-def test_nothing_accepted_is_lost_or_stored_twice_in_postgresql():
-    with started(Postgres()) as postgres:
-        schema.upgrade(open_engine(postgres.url))
-        outcome = Trial(postgres.url, seed=2, restart=postgres.crash).run(KILLS)
-    assert (outcome.lost, outcome.duplicated) == (0, 0), outcome
+@pytest.mark.parametrize("with_outbox", [False, True], ids=["journals", "outbox"])
+@pytest.mark.parametrize("place", ["sqlite", "postgresql"])
+def test_nothing_accepted_is_lost_or_stored_twice(place, with_outbox):
+    if place == "sqlite":
+        outcome = Trial(None, 1, with_outbox=with_outbox).run(KILLS)
+    else:
+        try:
+            outcome = in_postgresql(2, KILLS, with_outbox=with_outbox)
+        except MissingProgram as absent:
+            missing(absent.name, absent.reason)
+    assert outcome.is_right, outcome
     assert outcome.accepted > KILLS
     assert outcome.unnoted <= KILLS * (1 + FORKS)
