@@ -42,6 +42,7 @@ PROMETHEUS_NAMES = {
     "pbmon.spool.records": "pbmon_spool_records_total",
     "pbmon.spool.size": "pbmon_spool_size_bytes",
     "pbmon.store.lag": "pbmon_store_lag_seconds",
+    "pbmon.job.last_success": "pbmon_job_last_success_seconds",
     "pbmon.spool.replaced_values": "pbmon_spool_replaced_values_total",
     "otel.sdk.span.started": "otel_sdk_span_started_total",
     "otel.sdk.span.live": "otel_sdk_span_live",

@@ -286,6 +286,7 @@ CONSENT = Attribute(
     "anonymous: nobody's event.",
     values=("granted", "denied", "undecided", "anonymous"),
 )
+JOB = Attribute("pbmon.job", "string", "Job of the worker: retention, months, delivery:<name> …")
 CURRENCY = Attribute("pbmon.currency", "string", "ISO 4217 code of the amounts counted.")
 TRANSACTION_KIND = Attribute(
     "pbmon.transaction.kind", "string", "Kind of transaction.", values=("charge",)
@@ -513,6 +514,13 @@ STORE_LAG = Metric(
     "gauge",
     "s",
     "For how long events have waited for the store; of the process that ships them.",
+)
+JOB_LAST_SUCCESS = Metric(
+    "pbmon.job.last_success",
+    "gauge",
+    "s",
+    "When a job last succeeded, seconds since 1970; of the process that leads.",
+    (JOB,),
 )
 SPOOL_REPLACED = Metric(
     "pbmon.spool.replaced_values",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pbmon.budgets import Budget, Budgets, parse_budget, seconds
 
@@ -50,6 +51,27 @@ def above_zero(value: Any) -> float:
     if number == 0:
         raise ValueError("must be above 0")
     return number
+
+
+def whole_above_zero(value: Any) -> int:
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value!r} is not a whole number above 0")
+    return value
+
+
+def zone(value: Any) -> str:
+    name = text(value)
+    if name == "UTC":  # known without a database of zones
+        return name
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(
+            f"{name!r} is no time zone that is known here; write one such as Europe/Berlin"
+        ) from None
+    return name
 
 
 def url(value: Any) -> str:

@@ -156,6 +156,14 @@ class Settings:
         "Legal basis of each purpose: opt-in, opt-out or not-required, as "
         "analytics=opt-in,sharing=opt-in.",
     )
+    events_retention_days: int | None = _setting(
+        None,
+        parsing.whole_above_zero,
+        "Days after which events are deleted; their totals stay. Unset: never.",
+    )
+    timezone: str = _setting(
+        "UTC", parsing.zone, "Time zone in which the days of jobs begin, such as Europe/Berlin."
+    )
     destinations: Mapping[str, parsing.Target] = _setting(
         MappingProxyType({}),
         parsing.targets,

@@ -6,6 +6,7 @@ import pytest
 
 from pbmon.spool import entries
 from pbmon.store.access import StoreError, open_engine, open_writer, read
+from pbmon.store.engine import reading
 from pbmon.store.queries import Adoption, K, Use
 from pbmon.store.writer import DAY, HOUR
 from tests.store.test_writer import NOON, event, portion
@@ -76,3 +77,9 @@ def test_adoption_by_feature(queries):
 def test_a_store_that_is_not_there_is_one_line(empty_url):
     with pytest.raises(StoreError, match="no tables of pbmon yet"):
         read(open_engine(empty_url))
+
+
+def test_who_reads_keeps_no_writer_waiting(url, engine):
+    with reading(engine).connect() as connection:
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+        assert open_writer(url, "opt-out").write([portion(event())]).stored == 1

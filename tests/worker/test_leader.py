@@ -31,11 +31,15 @@ def put(url, count, source="1-a", destinations=("webhook",), **properties):
 
 def leading(url, **tables):
     """A leader by the settings; tables: destination → options."""
-    resolved, problems = settings.resolve({"destinations": tables})
-    assert problems == []
-    made = Leader(url, "opt-out", list(makers(resolved, "shop").values()))
+    made = by(url, tables)
     assert made.lead()
     return made
+
+
+def by(url, tables):
+    resolved, problems = settings.resolve({"destinations": tables, "consent": "opt-out"})
+    assert problems == []
+    return Leader(url, resolved, list(makers(resolved, "shop").values()))
 
 
 def state_of(url, name="webhook"):
@@ -122,8 +126,7 @@ def test_only_one_leads_and_the_next_goes_on(url):
     put(url, 5)
     with WebhookVendor() as vendor:
         first = leading(url, webhook={"url": vendor.url})
-        resolved, _ = settings.resolve({"destinations": {"webhook": {"url": vendor.url}}})
-        second = Leader(url, "opt-out", list(makers(resolved, "shop").values()))
+        second = by(url, {"webhook": {"url": vendor.url}})
         assert not second.lead()
         first._leadership.forget()  # as when it dies
         second.start()
@@ -163,7 +166,7 @@ def test_who_is_not_the_shipper_does_not_lead(url):
         return len(asked) > 3
 
     led = []
-    made = Leader(url, "opt-out", [], may_lead=may_lead)
+    made = Leader(url, settings.Settings(), [], may_lead=may_lead)
     made._stopped.wait = lambda _: bool(led)
     made.lead = lambda: led.append(1)
     made.run()

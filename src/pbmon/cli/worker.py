@@ -39,20 +39,18 @@ def run(args: argparse.Namespace) -> int:
         print(f"pbmon: no state directory: {error}", file=sys.stderr)
         return 1
     url = store_url(resolved, home)
-    shipper, leader = build(resolved, home, portion=LARGE_PORTION)
+    shipper, leader = build(resolved, home, portion=LARGE_PORTION, may_change_schema=True)
     if args.once:
         return _once(shipper)
 
     def stop(_signum: int, _frame: Any) -> None:
         shipper.stop()
-        if leader is not None:
-            leader.stop()
+        leader.stop()
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, stop)
     print(f"pbmon worker of {service}: {home.path} to {privacy.mask_url(url)}", flush=True)
-    if leader is not None:
-        leader.start()
+    leader.start()
     shipper.run()
     shipper.finish(time.monotonic() + _END_S)
     print(_said(shipper))

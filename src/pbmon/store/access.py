@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from pbmon.store.deliveries import Deliveries
+    from pbmon.store.jobs import Runs
     from pbmon.store.outbox import Drain
     from pbmon.store.queries import Queries
     from pbmon.store.schema import State
@@ -77,20 +78,25 @@ def open_writer(url: str, basis: str, **options: Any) -> Writer:
     def look() -> State:
         if made.dialect.name == "sqlite":
             schema.upgrade(made)
-        with made.connect() as connection:
+        with engine.reading(made).connect() as connection:
             return schema.state(connection)
 
     _require_current(asking(look))
     return asking(lambda: Writer(made, basis, **options))
 
 
-def status(url: str) -> str:
-    """How a store is, in words; nothing is made. Raises StoreError."""
+def may_be_there(url: str) -> bool:
+    """False only where it would be a file that nobody has made. Raises StoreError."""
     try:
         parsed = engine.parse(url)
     except ValueError as error:
         raise StoreError(str(error)) from None
-    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").exists():
+    return parsed.get_backend_name() != "sqlite" or Path(parsed.database or "").exists()
+
+
+def status(url: str) -> str:
+    """How a store is, in words; nothing is made. Raises StoreError."""
+    if not may_be_there(url):
         return "is made by the first event"
     made = open_engine(url)
     read(made)
@@ -105,6 +111,15 @@ def open_deliveries(url: str, basis: str) -> Deliveries:
     made = open_engine(url)
     read(made)
     return Deliveries(made, basis)
+
+
+def open_runs(url: str) -> Runs:
+    """What jobs are done. Raises StoreError."""
+    from pbmon.store.jobs import Runs
+
+    made = open_engine(url)
+    read(made)
+    return Runs(made)
 
 
 def open_leadership(url: str) -> Leadership:
@@ -154,7 +169,7 @@ def read(made: Engine) -> Queries:
     from pbmon.store.queries import Queries
 
     def look() -> State:
-        with made.connect() as connection:
+        with engine.reading(made).connect() as connection:
             return schema.state(connection)
 
     _require_current(asking(look))

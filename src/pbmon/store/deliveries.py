@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from pbmon import privacy
 from pbmon.store import schema
 from pbmon.store.access import asking
+from pbmon.store.engine import reading
 from pbmon.store.tables import dead_letters, deliveries, destinations, events, subjects
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ class Deliveries:
         """Of every destination that ever got or was to get anything."""
 
         def ask() -> list[State]:
-            with suppress_instrumentation(), self._engine.connect() as connection:
+            with suppress_instrumentation(), reading(self._engine).connect() as connection:
                 waiting = _counts(connection, deliveries)
                 dead = _counts(connection, dead_letters)
                 known = {row.destination: row for row in connection.execute(destinations.select())}

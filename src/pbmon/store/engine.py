@@ -17,6 +17,7 @@ SCHEMA = "pbmon"
 """Where our tables are in PostgreSQL; nothing outside it is touched. SQLite has no schemas."""
 
 TIMEOUT_S = 5
+_READS = "pbmon_reads"
 _LOCK_WAIT_S = 10
 
 
@@ -103,10 +104,16 @@ def _open_sqlite(url: URL) -> Engine:
 
     @event.listens_for(made, "begin")
     def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reads = connection.get_execution_options().get(_READS)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     # One schema name in all statements; here it is none.
     return made.execution_options(schema_translate_map={SCHEMA: None})
+
+
+def reading(made: Engine) -> Engine:
+    """The same for transactions that only read: in SQLite they keep no writer waiting."""
+    return made.execution_options(**{_READS: True})
 
 
 def _use_wal(connection: Any) -> None:

@@ -12,6 +12,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import ColumnElement, Select, and_, func, select, true
 
 from pbmon.store.access import asking
+from pbmon.store.engine import reading
 from pbmon.store.tables import event_totals, events, sessions
 from pbmon.store.writer import HOUR
 
@@ -53,7 +54,7 @@ class Queries:
     """start, end: µs since the epoch, UTC; start is within, end is not. Each raises StoreError."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+        self._engine = reading(engine)
 
     def count(self, start: int, end: int, name: str | None = None) -> int:
         """Events, also those beyond their retention; of whole hours."""

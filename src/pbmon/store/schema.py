@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import re
 import secrets
 import threading
 import time
@@ -135,29 +136,42 @@ def add_months(connection: Connection, today: dt.date) -> list[str]:
 
     An event of a month without one goes to `events_rest`.
     """
-    there = {
-        str(name)
-        for name in connection.execute(
-            text("SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
-                 " WHERE i.inhparent = CAST(:parent AS regclass)"),
-            {"parent": f"{SCHEMA}.events"},
-        ).scalars()
-    }  # fmt: skip
+    there = set(partitions(connection))
     added = []
     month = today.replace(day=1)
     for _ in range(MONTHS_AHEAD):
-        following = (month + dt.timedelta(days=32)).replace(day=1)
         name = f"events_{month:%Y_%m}"
         if name not in there:
-            bounds = f"FROM ({_micros(month)}) TO ({_micros(following)})"
+            bounds = f"FROM ({micros(month)}) TO ({micros(following(month))})"
             connection.execute(
                 text(
                     f"CREATE TABLE {SCHEMA}.{name} PARTITION OF {SCHEMA}.events FOR VALUES {bounds}"
                 )
             )
             added.append(name)
-        month = following
+        month = following(month)
     return added
+
+
+def partitions(connection: Connection) -> list[str]:
+    """Of `events` in PostgreSQL, by name."""
+    query = (
+        "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+        " WHERE i.inhparent = CAST(:parent AS regclass) ORDER BY 1"
+    )
+    found = connection.execute(text(query), {"parent": f"{SCHEMA}.events"})
+    return [str(name) for name in found.scalars()]
+
+
+def month_of(partition: str) -> dt.date | None:
+    """The first day of a partition's month; None for `events_rest`."""
+    found = re.fullmatch(r"events_(\d{4})_(\d{2})", partition)
+    return dt.date(int(found[1]), int(found[2]), 1) if found else None
+
+
+def following(month: dt.date) -> dt.date:
+    """The first day of the next month."""
+    return (month + dt.timedelta(days=32)).replace(day=1)
 
 
 def note_change_of_people(connection: Connection) -> None:
@@ -169,9 +183,15 @@ def note_change_of_people(connection: Connection) -> None:
     )
 
 
-def _micros(day: dt.date) -> int:
+def micros(day: dt.date) -> int:
+    """Its beginning in UTC, µs since the epoch."""
     start = dt.datetime(day.year, day.month, day.day, tzinfo=dt.timezone.utc)
     return int(start.timestamp()) * 1_000_000
+
+
+def day_of(at: int) -> dt.date:
+    """The day in UTC of a time in µs since the epoch."""
+    return dt.datetime.fromtimestamp(at // 1_000_000, dt.timezone.utc).date()
 
 
 def now() -> int:

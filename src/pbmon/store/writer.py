@@ -26,6 +26,7 @@ from pbmon import privacy
 from pbmon.spool.entries import Consent, Event, Link, UnreadableError, decode
 from pbmon.spool.ledger import Position
 from pbmon.store import schema
+from pbmon.store.engine import reading
 from pbmon.store.tables import (
     checkpoints,
     consents,
@@ -113,7 +114,7 @@ class Writer:
         self.is_postgresql = engine.dialect.name == "postgresql"
         self.insert: Any = postgresql.insert if self.is_postgresql else sqlite.insert
         if pepper is None:
-            with suppress_instrumentation(), engine.begin() as connection:
+            with suppress_instrumentation(), reading(engine).connect() as connection:
                 pepper = bytes.fromhex(connection.execute(_META, {"key": "pepper"}).scalar_one())
         self.lookup = lru_cache(_CACHED)(partial(privacy.lookup, pepper))
         self.session = lru_cache(_CACHED)(partial(privacy.session_pseudonym, pepper))
@@ -125,7 +126,7 @@ class Writer:
     def position(self, source: str) -> Position:
         """How far a journal is in the store."""
         query = select(checkpoints.c.segment, checkpoints.c.offset)
-        with suppress_instrumentation(), self._engine.begin() as connection:
+        with suppress_instrumentation(), reading(self._engine).connect() as connection:
             row = connection.execute(query.where(checkpoints.c.source == source)).one_or_none()
         return Position(row.segment, row.offset) if row is not None else Position(0, 0)
 

@@ -15,6 +15,7 @@ from pbmon.business.intake import Intake
 from pbmon.settings import Settings
 from pbmon.spool import journal
 from pbmon.spool.directory import Home
+from pbmon.store.access import may_be_there
 from pbmon.worker.leader import Leader
 from pbmon.worker.shipper import PORTION, Shipper
 from pbmon.worker.targets import makers
@@ -39,15 +40,21 @@ class Embedded:
         if self.shipper is None and settings.worker == "thread":
             self.shipper, self.leader = build(settings, home, self.intake.look_after)
             self.shipper.start()
-            if self.leader is not None:
-                self.leader.start()
+            self.leader.start()
 
     def install(self, meter: Meter) -> None:
         signals.observe(catalog.STORE_LAG, self._lag, meter=meter, instant=True)
+        signals.observe(catalog.JOB_LAST_SUCCESS, self._successes, meter=meter, instant=True)
 
     def _lag(self) -> Iterable[Observation]:
         lag_s = self.shipper.lag_s() if self.shipper is not None else None
         return [Observation(lag_s)] if lag_s is not None else []
+
+    def _successes(self) -> Iterable[Observation]:
+        succeeded_at = self.leader.succeeded_at.copy() if self.leader is not None else {}
+        return [
+            Observation(at_s, {catalog.JOB.name: job}) for job, at_s in sorted(succeeded_at.items())
+        ]
 
     def totals(self) -> Mapping[tuple[str, str], int]:
         """(outcome, reason) → events, as runtime.Runtime.event_totals."""
@@ -78,8 +85,9 @@ def build(
     every_second: Callable[[], None] = lambda: None,
     *,
     portion: int = PORTION,
-) -> tuple[Shipper, Leader | None]:
-    """The roles by the settings. Only where there are destinations is there anything to lead."""
+    may_change_schema: bool = False,
+) -> tuple[Shipper, Leader]:
+    """The roles by the settings. may_change_schema: in a process of their own."""
     url = store_url(settings, home)
     destinations = makers(settings, home.service)
     shipper = Shipper(
@@ -91,11 +99,10 @@ def build(
         portion=portion,
         every_second=every_second,
     )
-    if not destinations:
-        return shipper, None
     return shipper, Leader(
         url,
-        settings.consent["sharing"],
+        settings,
         list(destinations.values()),
-        may_lead=lambda: shipper.is_on_duty,
+        may_lead=lambda: shipper.is_on_duty and may_be_there(url),
+        may_change_schema=may_change_schema,
     )

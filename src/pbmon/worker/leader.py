@@ -1,4 +1,4 @@
-"""The leader: what one process does for all that share a store. Now: deliveries to destinations.
+"""The leader: what one process does for all that share a store: jobs, deliveries to destinations.
 
 Of the processes of a service it is the shipper's that tries; where they are on several hosts, the
 database decides (an advisory lock in PostgreSQL; a file beside it in SQLite). The lock is given up
@@ -15,33 +15,45 @@ from typing import TYPE_CHECKING, Any
 
 from pbmon import signals
 from pbmon.delivery.events import Destination, Event
-from pbmon.store.access import Leadership, StoreError, open_deliveries, open_leadership
+from pbmon.settings import Settings
+from pbmon.store.access import (
+    Leadership,
+    StoreError,
+    open_deliveries,
+    open_leadership,
+    open_runs,
+)
+from pbmon.worker import jobs
 
 if TYPE_CHECKING:
     from pbmon.store.deliveries import Deliveries
+    from pbmon.store.jobs import Runs
 
 _EVERY_S = 1.0
+_JOBS_EVERY_S = 60.0
 _AT_ONCE = 1000
 _LONGEST_S = 600.0
 _AGAIN_S = 5.0
 
 
 class Leader:
-    """url: of the store. sharing: basis of that purpose. destinations: made in its thread, at the
-    first delivery."""
+    """url: of the store. destinations: made in its thread, at the first delivery. may_lead: asked
+    before each round. may_change_schema: whether this is a process of its own."""
 
     def __init__(
         self,
         url: str,
-        sharing: str,
+        settings: Settings,
         destinations: Sequence[Callable[[], Destination]],
         *,
         may_lead: Callable[[], bool] = lambda: True,
+        may_change_schema: bool = False,
     ) -> None:
         self._url = url
-        self._sharing = sharing
+        self._settings = settings
         self._make = destinations
         self._may_lead = may_lead
+        self._may_change_schema = may_change_schema
         self._begin()
         signals.enlist(self)
 
@@ -50,6 +62,8 @@ class Leader:
         self._thread: threading.Thread | None = None
         self._leadership: Leadership | None = None
         self._deliveries: Deliveries | None = None
+        self._runs: Runs | None = None
+        self._jobs_at_s = 0.0
         self._destinations: list[Destination] = []
         self._again_at_s = 0.0
         self.succeeded_at: dict[str, float] = {}
@@ -66,16 +80,21 @@ class Leader:
     def run(self) -> None:
         """Until stop()."""
         while not self._stopped.wait(_EVERY_S):
-            if not self._may_lead() or time.monotonic() < self._again_at_s:
-                continue
-            try:
+            if time.monotonic() >= self._again_at_s:
                 with signals.guard("leading"):
-                    if self.lead():
-                        while self.deliver() and not self._stopped.is_set():
-                            pass
-            except StoreError as error:
-                self._again_at_s = time.monotonic() + _AGAIN_S
-                signals.tell("leader", "pbmon: the store %s. Deliveries wait meanwhile.", error)
+                    self._try_round()
+
+    def _try_round(self) -> None:
+        try:
+            if self._may_lead() and self.lead():
+                self.do_jobs()
+                while self.deliver() and not self._stopped.is_set():
+                    pass
+        except StoreError as error:
+            self._again_at_s = time.monotonic() + _AGAIN_S
+            signals.tell(
+                "leader", "pbmon: the store %s. Jobs and deliveries wait meanwhile.", error
+            )
 
     def stop(self) -> None:
         self._stopped.set()
@@ -86,11 +105,25 @@ class Leader:
             self._leadership = open_leadership(self._url)
         return self._leadership.take()
 
+    def do_jobs(self) -> None:
+        """What is due, looked at once a minute. Raises StoreError."""
+        if time.monotonic() < self._jobs_at_s:
+            return
+        if self._runs is None:
+            self._runs = open_runs(self._url)
+        today = jobs.today_in(self._settings.timezone)
+        jobs.run_due(self._runs, self._settings, today, may_change_schema=self._may_change_schema)
+        for job, (_, finished_at) in self._runs.last().items():
+            self.succeeded_at[job] = finished_at / 1e6
+        self._jobs_at_s = time.monotonic() + _JOBS_EVERY_S
+
     def deliver(self) -> bool:
         """One portion to each destination that is not to be left in peace; whether there may be
         more. Raises StoreError."""
+        if not self._make:
+            return False
         if self._deliveries is None:
-            self._deliveries = open_deliveries(self._url, self._sharing)
+            self._deliveries = open_deliveries(self._url, self._settings.consent["sharing"])
             self._destinations = [make() for make in self._make]
         states = {state.destination: state for state in self._deliveries.states()}
         more = False
@@ -147,8 +180,9 @@ class Leader:
         """In a forked child: role, thread and connections are the parent's."""
         if self._leadership is not None:
             self._leadership.forget()
-        if self._deliveries is not None:
-            self._deliveries.let_go()
+        for each in (self._deliveries, self._runs):
+            if each is not None:
+                each.let_go()
         started = self._thread is not None
         self._begin()
         if started:

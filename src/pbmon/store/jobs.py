@@ -1,0 +1,99 @@
+"""What is done once for each period, whoever is asked to do it and however often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+from sqlalchemy import func, select, text
+from sqlalchemy.dialects import postgresql, sqlite
+
+from pbmon.store import schema
+from pbmon.store.access import asking
+from pbmon.store.engine import SCHEMA, reading
+from pbmon.store.tables import (
+    checkpoints,
+    dead_letters,
+    deliveries,
+    event_keys,
+    events,
+    job_runs,
+    subject_days,
+)  # fmt: skip
+from pbmon.store.writer import DAY
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+_ABANDONED = 30 * DAY
+
+
+class Runs:
+    """Which periods of a job are done. Each method raises StoreError."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.is_postgresql = engine.dialect.name == "postgresql"
+        self._insert: Any = postgresql.insert if self.is_postgresql else sqlite.insert
+
+    def last(self) -> dict[str, tuple[str, int]]:
+        """Job → the newest period that is done, and when that was (µs since the epoch)."""
+        query = select(
+            job_runs.c.job, func.max(job_runs.c.period), func.max(job_runs.c.finished_at)
+        )
+
+        def ask() -> dict[str, tuple[str, int]]:
+            with suppress_instrumentation(), reading(self._engine).connect() as connection:
+                found = connection.execute(query.group_by(job_runs.c.job))
+                return {job: (period, finished_at) for job, period, finished_at in found}
+
+        return asking(ask)
+
+    def run(self, job: str, period: str, do: Callable[[Connection], None]) -> bool:
+        """Do it in a transaction, unless it is done; whether it was done now."""
+
+        def attempt() -> bool:
+            with suppress_instrumentation(), self._engine.begin() as connection:
+                claimed = connection.execute(
+                    self._insert(job_runs).on_conflict_do_nothing().returning(job_runs.c.job),
+                    {"job": job, "period": period, "finished_at": schema.now()},
+                ).first()
+                if claimed is None:
+                    return False
+                do(connection)
+            return True
+
+        return asking(attempt)
+
+    def let_go(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        self._engine.dispose(close=False)
+
+
+def forget_events(connection: Connection, before: int) -> None:
+    """Delete what is older than this (µs since the epoch), but for the totals: a month at a time
+    where it is a partition of its own, which only PostgreSQL has."""
+    if connection.dialect.name == "postgresql":
+        for name in months_before(connection, before):
+            connection.execute(text(f"DROP TABLE {SCHEMA}.{name}"))
+    for table in (events, event_keys, deliveries, dead_letters):
+        connection.execute(table.delete().where(table.c.occurred_at < before))
+    connection.execute(subject_days.delete().where(subject_days.c.day < schema.day_of(before)))
+
+
+def months_before(connection: Connection, before: int) -> list[str]:
+    """The partitions of which all is older than this."""
+    return [
+        name
+        for name in schema.partitions(connection)
+        if (month := schema.month_of(name)) is not None
+        and schema.micros(schema.following(month)) <= before
+    ]
+
+
+def forget_checkpoints(connection: Connection) -> None:
+    """Those of journals that nobody has read for a month: they are gone."""
+    connection.execute(
+        checkpoints.delete().where(checkpoints.c.changed_at < schema.now() - _ABANDONED)
+    )

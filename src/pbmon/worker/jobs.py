@@ -1,0 +1,100 @@
+"""The jobs that the leader does once a day, in the zone of the settings.
+
+A day is done exactly once, whoever leads. One that was missed is made up for: by itself where each
+day counts, else with the newest.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from pbmon.settings import Settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from pbmon.store.jobs import Runs
+
+Work = Callable[["Connection", Settings, dt.date], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """do: the work for one day, in a transaction that notes it as done. each_day: whether every
+    missed day is made up for. changes_schema: with PostgreSQL it is left to `pbmon worker` and
+    `pbmon run`."""
+
+    name: str
+    meaning: str
+    do: Work
+    each_day: bool = False
+    changes_schema: bool = False
+
+
+def _retention(connection: Connection, settings: Settings, day: dt.date) -> None:
+    from pbmon.store import jobs, schema
+
+    if settings.events_retention_days is not None:
+        oldest = day - dt.timedelta(days=settings.events_retention_days)
+        jobs.forget_events(connection, schema.micros(oldest))
+    jobs.forget_checkpoints(connection)
+
+
+def _months(connection: Connection, _settings: Settings, day: dt.date) -> None:
+    from pbmon.store import schema
+
+    if connection.dialect.name == "postgresql":
+        schema.add_months(connection, day)
+
+
+JOBS = {
+    job.name: job
+    for job in (
+        Job("months", "add a partition for each month ahead", _months, changes_schema=True),
+        Job(
+            "retention",
+            "delete events older than events_retention_days",
+            _retention,
+            changes_schema=True,  # a month is a partition, which is dropped
+        ),
+    )
+}
+
+
+def due(job: Job, last: str | None, today: dt.date) -> list[dt.date]:
+    """The days to do now, the oldest first. last: the newest day that is done, as ISO text."""
+    newest = dt.date.fromisoformat(last) if last is not None else today - dt.timedelta(days=1)
+    if newest >= today:
+        return []
+    if not job.each_day:
+        return [today]
+    return [newest + dt.timedelta(days=n) for n in range(1, (today - newest).days + 1)]
+
+
+def today_in(zone: str) -> dt.date:
+    return dt.datetime.now(dt.timezone.utc if zone == "UTC" else ZoneInfo(zone)).date()
+
+
+def run_due(
+    runs: Runs, settings: Settings, today: dt.date, *, may_change_schema: bool
+) -> list[tuple[str, dt.date]]:
+    """Do what is due; what was done. Raises StoreError."""
+    last = runs.last()
+    done = []
+    for job in JOBS.values():
+        if job.changes_schema and runs.is_postgresql and not may_change_schema:
+            continue
+        newest = last[job.name][0] if job.name in last else None
+        done += [
+            (job.name, day) for day in due(job, newest, today) if run(runs, job, settings, day)
+        ]
+    return done
+
+
+def run(runs: Runs, job: Job, settings: Settings, day: dt.date) -> bool:
+    """Do a job for a day, unless it is done; whether it was done now. Raises StoreError."""
+    return runs.run(job.name, day.isoformat(), lambda c: job.do(c, settings, day))
