@@ -3,8 +3,9 @@
 
 VENV ?= .venv
 PYTHON ?=
-# Each worker starts the real servers that its tests ask for: more than four only crowd them.
-WORKERS ?= auto
+# One more than there are cores, since tests wait for servers and processes; each worker starts the
+# real servers that its tests ask for, and more than four only crowd them.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 TESTS ?= tests
 ARGS ?=
 

@@ -36,4 +36,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _takes_a_server(item: pytest.Item) -> bool:
-    return any(name.startswith("stack_") for name in getattr(item, "fixturenames", ()))
+    return item.get_closest_marker("server") is not None or any(
+        name.startswith("stack_") for name in getattr(item, "fixturenames", ())
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 
 import pytest
@@ -9,20 +10,31 @@ import pytest
 from pbmon.store import schema
 from pbmon.store.access import open_engine
 
+_TEMPLATE = "pbmon_template"
 
-def new_database(url):
+
+def new_database(url, template=""):
     """The URL of a new database on a PostgreSQL server."""
     import psycopg2
 
     name = f"store_{uuid.uuid4().hex[:12]}"
     connection = psycopg2.connect(url)
     connection.autocommit = True
-    connection.cursor().execute(f"CREATE DATABASE {name}")
+    cursor = connection.cursor()
+    cursor.execute(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
     connection.close()
+    return at(url, name)
+
+
+def at(url, name):
     return f"{url.rsplit('/', 1)[0]}/{name}"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.server)]
+"""Engines; the mark says that the test needs the server."""
+
+
+@pytest.fixture(params=BOTH)
 def empty_url(request, tmp_path):
     """Of a database in which nothing is."""
     if request.param == "sqlite":
@@ -30,13 +42,39 @@ def empty_url(request, tmp_path):
     return new_database(request.getfixturevalue("stack_postgres").url)
 
 
-@pytest.fixture
-def url(empty_url):
-    """Of a store that was made."""
-    made = open_engine(empty_url)
+@pytest.fixture(scope="session")
+def template(stack_postgres):
+    """Name of a database in which a store was made."""
+    import psycopg2
+
+    connection = psycopg2.connect(stack_postgres.url)
+    connection.autocommit = True
+    connection.cursor().execute(f"CREATE DATABASE {_TEMPLATE}")
+    connection.close()
+    made = open_engine(at(stack_postgres.url, _TEMPLATE))
     schema.upgrade(made)
     made.dispose()
-    return empty_url
+    return _TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def file(tmp_path_factory):
+    """A file in which a store was made."""
+    path = tmp_path_factory.mktemp("template") / "store.sqlite3"
+    made = open_engine(f"sqlite:///{path}")
+    schema.upgrade(made)
+    made.dispose()
+    return path
+
+
+@pytest.fixture(params=BOTH)
+def url(request, tmp_path):
+    """Of a store that was made."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("file"), tmp_path)
+        return f"sqlite:///{tmp_path}/store.sqlite3"
+    template = request.getfixturevalue("template")
+    return new_database(request.getfixturevalue("stack_postgres").url, template)
 
 
 @pytest.fixture
@@ -47,9 +85,8 @@ def engine(url):
 
 
 @pytest.fixture
-def postgresql(stack_postgres):
+def postgresql(stack_postgres, template):
     """A store that was made there."""
-    made = open_engine(new_database(stack_postgres.url))
-    schema.upgrade(made)
+    made = open_engine(new_database(stack_postgres.url, template))
     yield made
     made.dispose()

@@ -25,17 +25,16 @@ from pbmon.store.outbox import OutboxError
 from pbmon.testing import capture
 from pbmon.worker.shipper import Shipper
 from tests.stack.process import unused_port
+from tests.store.conftest import BOTH, new_database
 from tests.worker.test_shipper import OPT_OUT
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=BOTH)
 def app(request, tmp_path):
     """The application's own database, with its outbox; its URL."""
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path}/app.sqlite3"
     else:
-        from tests.store.conftest import new_database
-
         url = new_database(request.getfixturevalue("stack_postgres").url)
     made = open_engine(url)
     assert make_outbox(made) == make_outbox(made) == "has the outbox"

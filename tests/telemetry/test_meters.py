@@ -369,7 +369,7 @@ def started():
         assert not problems
         runtime.active.settings = settings
         meter = metered.provider.get_meter("pbmon")
-        wiring.install_sinks(settings, trace.get_tracer("x"), meter, SystemClock())
+        wiring.install_sinks(settings, trace.get_tracer("x"), meter, SystemClock(), None)
         return {name: values(points) for name, points in metered.read().items()}
 
 

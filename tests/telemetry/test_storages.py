@@ -159,6 +159,7 @@ def test_it_costs_little():
 
 FORK = """
     import json, os, sys, threading
+    from types import SimpleNamespace
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
     from opentelemetry.sdk.resources import Resource
     import pbmon
@@ -174,7 +175,8 @@ FORK = """
     meter = provider.get_meter("pbmon")
     runtime.active.settings, _ = resolve({"features": ["export"], "slow_request_s": 1e-9,
         "budgets": [pbmon.Budget("/x", max_s=1e-9)]})
-    wiring.install_sinks(runtime.active.settings, trace.get_tracer("x"), meter, SystemClock())
+    wiring.install_sinks(runtime.active.settings, trace.get_tracer("x"), meter, SystemClock(),
+                        SimpleNamespace(put=lambda payload: ""))
     counter = meter.create_counter("n")
     updown = meter.create_up_down_counter("u")
     histogram = meter.create_histogram("h")

@@ -11,6 +11,7 @@ from tests.worker.killing import FORKS, Trial, in_postgresql
 KILLS = 12
 
 
+@pytest.mark.server
 @pytest.mark.parametrize("with_outbox", [False, True], ids=["journals", "outbox"])
 @pytest.mark.parametrize("place", ["sqlite", "postgresql"])
 def test_nothing_accepted_is_lost_or_stored_twice(place, with_outbox):

@@ -9,17 +9,16 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from pbmon.settings import Settings
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from pbmon.store.jobs import Runs
 
-Work = Callable[["Connection", Settings, dt.date], None]
+Work = Callable[[Any, Settings, dt.date], None]
+"""With a connection to the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +34,7 @@ class Job:
     changes_schema: bool = False
 
 
-def _retention(connection: Connection, settings: Settings, day: dt.date) -> None:
+def _retention(connection: Any, settings: Settings, day: dt.date) -> None:
     from pbmon.store import jobs, schema
 
     if settings.events_retention_days is not None:
@@ -44,7 +43,7 @@ def _retention(connection: Connection, settings: Settings, day: dt.date) -> None
     jobs.forget_checkpoints(connection)
 
 
-def _months(connection: Connection, _settings: Settings, day: dt.date) -> None:
+def _months(connection: Any, _settings: Settings, day: dt.date) -> None:
     from pbmon.store import schema
 
     if connection.dialect.name == "postgresql":
