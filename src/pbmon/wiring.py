@@ -285,8 +285,7 @@ def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
     Called by itself at exit. True if all of it was handed over.
     """
     if _worker is not None:
-        _worker.close()
-        _worker.finish(timeout_s / 2)
+        _worker.close(timeout_s / 2)
     built = _providers()
     return built.shutdown(timeout_s) if built is not None else True
 

@@ -238,7 +238,7 @@ def test_nothing_is_taken_after_the_end(state):
         pbmon.configure()
         assert pbmon.track("made")
         pbmon.shutdown()
-        assert pbmon.track("late").reason == "io_error"
+        assert pbmon.track("late").reason == "shut_down"
         """,
         **variables(state),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import Counter
 
@@ -294,4 +295,53 @@ def test_a_journal_that_is_taken_away_in_the_middle_is_forgotten(home, url, ship
     gone.directory.rmdir()
     assert ship_all(shipper)
     assert stored(url) == Counter([1])
+    kept.close()
+
+
+def test_the_fullest_journal_keeps_no_other_waiting(home, url, shipper):
+    full = filled(home, *(event(n) for n in range(100)))
+    other = filled(home, event(1000))
+    shipper.take_duty()
+    shipper.ship()
+    shipper.ship()
+    assert shipper.delivered <= 20
+    assert stored(url)[1000] == 1
+    for each in (full, other):
+        each.close()
+
+
+def test_at_the_end_nobody_waits_for_a_store_that_does_not_answer(home, url, monkeypatch):
+    """The thread hangs in the database; the process that ends leaves it there."""
+    kept = filled(home, event())
+    hanging, let_go = threading.Event(), threading.Event()
+
+    def hang(*_, **__):
+        hanging.set()
+        let_go.wait(60)
+        raise access.StoreError("did not answer")
+
+    monkeypatch.setattr(module, "open_writer", hang)
+    made = Shipper(home, url, OPT_OUT)
+    made.start()
+    assert hanging.wait(30)
+    began_s = time.monotonic()
+    assert not made.finish(began_s + 0.3)
+    assert 0.3 <= time.monotonic() - began_s < 30
+    made.stop()
+    let_go.set()
+    made._thread.join(30)
+    kept.close()
+
+
+def test_the_thread_is_hurried_at_the_end(home, url, monkeypatch):
+    monkeypatch.setattr(module, "_EVERY_S", 3600.0)
+    kept = filled(home, *(event(n) for n in range(30)))
+    made = Shipper(home, url, OPT_OUT, portion=7)
+    made.start()
+    assert made.finish(time.monotonic() + 60)
+    assert made.delivered == 30
+    assert made.finish(time.monotonic() + 60)
+    made.stop()
+    made._thread.join(30)
+    assert not made._thread.is_alive()
     kept.close()

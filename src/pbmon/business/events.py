@@ -249,7 +249,7 @@ def track(
 
     Returns Accepted: the event is in the spool, survives this process, and comes into the store
     exactly once. Or a falsy Refused: bad_event, bad_property, bad_event_id, bad_user_id,
-    unregistered, too_large; no_consent; full, io_error, no_state_directory, busy;
+    unregistered, too_large; no_consent; full, io_error, no_state_directory, busy, shut_down;
     not_configured before configure(). Under strict a wrong value is raised as ValueError.
     Goes to the store, and to the metric pbmon.events.
     """

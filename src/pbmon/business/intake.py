@@ -10,6 +10,7 @@ from pbmon.spool.directory import Home, UnusableError
 from pbmon.spool.journal import MAX_RECORD, Journal
 
 NO_DIRECTORY = "no_state_directory"
+SHUT_DOWN = "shut_down"
 
 
 class Intake:
@@ -20,23 +21,28 @@ class Intake:
         self._open_home = open_home
         self._on_first = on_first
         self._journal: Journal | None = None
-        self._opening = threading.Lock()
+        self._ended = False
+        self._making = False
+        self._opening = threading.RLock()
         self._accepted = signals.Cell()
         self._refused: dict[str, signals.Cell] = {}
         signals.enlist(self)
 
     def put(self, payload: bytes) -> str:
         """Take an item: from here on it survives this process. Or say why not: full, io_error,
-        too_large, busy, no_state_directory."""
+        too_large, busy, no_state_directory, shut_down."""
         box = runtime.outbox.get()
         if box is not None:
             return self._put_into(box, payload)
         journal = self._journal or self._open()
-        reason = journal.append(payload) if journal is not None else NO_DIRECTORY
-        if reason:
-            self._refuse(reason)
+        if isinstance(journal, Journal):
+            reason = journal.append(payload)
+            if not reason:
+                self._accepted.up()
+                return ""
         else:
-            self._accepted.up()
+            reason = journal
+        self._refuse(reason)
         return reason
 
     def _put_into(self, box: list[bytes], payload: bytes) -> str:
@@ -58,24 +64,32 @@ class Intake:
                 "space, or mend the way to the store (`pbmon doctor` says where it is)",
             )
 
-    def _open(self) -> Journal | None:
-        if not self._opening.acquire(blocking=False):
-            return None  # another thread is at it, or this one is called in the middle of it
-        try:
-            if self._journal is None:
+    def _open(self) -> Journal | str:
+        """The journal, or why there is none. Threads that come meanwhile wait for it; what this
+        very thread hands over in the middle, as a finalizer may, does not."""
+        with self._opening:
+            if self._journal is not None:
+                return self._journal
+            if self._ended:
+                return SHUT_DOWN
+            if self._making:
+                return "busy"
+            self._making = True
+            try:
                 home = self._open_home()
                 self._journal = Journal(home)
                 self._on_first(home)
-        except UnusableError as error:
-            signals.tell(
-                "journal",
-                "pbmon: no state directory for events: %s. They are refused and counted. Set "
-                "PBMON_STATE_DIR to a directory that this user can write to.",
-                error,
-            )
-        finally:
-            self._opening.release()
-        return self._journal
+            except UnusableError as error:
+                signals.tell(
+                    "journal",
+                    "pbmon: no state directory for events: %s. They are refused and counted. Set "
+                    "PBMON_STATE_DIR to a directory that this user can write to.",
+                    error,
+                )
+                return NO_DIRECTORY
+            finally:
+                self._making = False
+            return self._journal
 
     def look_after(self) -> None:
         """About once a second: another journal where nothing more can be put into this one."""
@@ -91,12 +105,16 @@ class Intake:
         return {("accepted", ""): self._accepted.value, **refused}
 
     def close(self) -> None:
-        if self._journal is not None:
-            self._journal.close()
+        """Nothing more is taken."""
+        self._ended = True
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            journal.close()
 
     def forget(self) -> None:
         """In a forked child: the journal is the parent's; the child makes one of its own."""
-        self._opening = threading.Lock()
+        self._opening = threading.RLock()
+        self._making = False
         journal, self._journal = self._journal, None
         if journal is not None:
             journal.forget()

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+PATIENCE_S = 30.0
+"""How long a statement of a writer may take, before it is tried anew."""
+
 
 class StoreError(Exception):
     """The store can't be used now; the text says why and the remedy, and follows its URL."""
@@ -57,10 +60,10 @@ def asking(ask: Callable[[], _T]) -> _T:
         raise StoreError(f"can't be used ({privacy.error_type(original)})") from None
 
 
-def open_engine(url: str) -> Engine:
-    """Raises StoreError."""
+def open_engine(url: str, *, patience_s: float = 0.0) -> Engine:
+    """As engine.open_store(). Raises StoreError."""
     try:
-        return engine.open_store(url)
+        return engine.open_store(url, patience_s=patience_s)
     except (ValueError, DriverError) as error:
         raise StoreError(str(error)) from None
     except OSError as error:
@@ -70,7 +73,7 @@ def open_engine(url: str) -> Engine:
 def open_writer(url: str, basis: str, **options: Any) -> Writer:
     """A writer into the store; options: of Writer. One in SQLite is made or upgraded first.
     Raises StoreError."""
-    made = open_engine(url)
+    made = open_engine(url, patience_s=PATIENCE_S)
     with signals.importing:
         from pbmon.store import schema
         from pbmon.store.writer import Writer

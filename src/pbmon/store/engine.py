@@ -62,8 +62,9 @@ def is_postgresql(url: URL) -> bool:
     return url.get_backend_name() == "postgresql"
 
 
-def open_store(url: str) -> Engine:
-    """The engine of pbmon's own store. Raises ValueError, DriverError.
+def open_store(url: str, *, patience_s: float = 0.0) -> Engine:
+    """The engine of pbmon's own store; patience_s: how long a statement may take in PostgreSQL, 0:
+    for ever. Raises ValueError, DriverError.
 
     In SQLite every transaction begins as a writing one, so that none fails in the middle for the
     lock; the file is in WAL mode, and what is deleted is overwritten.
@@ -81,7 +82,9 @@ def open_store(url: str) -> Engine:
             "application_name": "pbmon",
             # What is committed is removed from the journals: it must outlive the server, whatever
             # its own setting is.
-            "options": "-c synchronous_commit=on",
+            "options": f"-c synchronous_commit=on -c statement_timeout={int(patience_s * 1000)}",
+            # Whoever has gone without a word is noticed.
+            "tcp_user_timeout": TIMEOUT_S * 4000,
         }
     return make(parsed, arguments, pool_size=2, max_overflow=0, pool_pre_ping=True)
 

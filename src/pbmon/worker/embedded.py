@@ -71,9 +71,10 @@ class Embedded:
             return True
         return self.shipper.finish(time.monotonic() + timeout_s)
 
-    def close(self) -> None:
-        """Nothing more is taken; what waits is left to the next shipper."""
+    def close(self, timeout_s: float) -> None:
+        """Nothing more is taken; what is not in the store by then is left to the next shipper."""
         self.intake.close()
+        self.finish(timeout_s)
         for role in (self.shipper, self.leader):
             if role is not None:
                 role.stop()

@@ -73,7 +73,11 @@ class Shipper:
     def _begin(self) -> None:
         self._lock = threading.Lock()
         """Of shipping: the thread's, or the one's that ends the process."""
-        self._stopped = threading.Event()
+        self._stopped = False
+        self._awake = threading.Condition()
+        self._hurry = False
+        self._rounds = 0
+        """Times that the thread has looked at everything."""
         self._thread: threading.Thread | None = None
         self._duty: Duty | None = None
         self._on_duty = False
@@ -90,7 +94,7 @@ class Shipper:
     # --- the thread ---
 
     def start(self) -> None:
-        if self._thread is None and not self._stopped.is_set():
+        if self._thread is None and not self._stopped:
             self._thread = threading.Thread(target=self.run, name="pbmon-shipper", daemon=True)
             try:
                 self._thread.start()
@@ -100,20 +104,31 @@ class Shipper:
     def run(self) -> None:
         """Until stop()."""
         role_at_s = 0.0
-        while not self._stopped.wait(_EVERY_S):
+        while not self._stopped:
+            with self._awake:
+                self._awake.wait_for(lambda: self._hurry or self._stopped, _EVERY_S)
+                hurry, self._hurry = self._hurry, False
             now_s = time.monotonic()
-            if now_s >= role_at_s:
+            if now_s >= role_at_s or hurry:
                 role_at_s = now_s + _ROLE_EVERY_S
                 with signals.guard("looking after the events"):
                     self._every_second()
                     self.take_duty()
+            if hurry:
+                self._look_at_s = self._outbox_at_s = 0.0
             if self._on_duty:
-                with signals.guard("shipping events"):
-                    while self.ship() and not self._stopped.is_set():
-                        pass
-                with signals.guard("emptying the outbox"):
-                    while self.empty_outbox() and not self._stopped.is_set():
-                        pass
+                self._ship_all()
+            with self._awake:
+                self._rounds += 1
+                self._awake.notify_all()
+
+    def _ship_all(self) -> None:
+        with signals.guard("shipping events"):
+            while self.ship() and not self._stopped:
+                pass
+        with signals.guard("emptying the outbox"):
+            while self.empty_outbox() and not self._stopped:
+                pass
 
     @property
     def is_on_duty(self) -> bool:
@@ -121,7 +136,9 @@ class Shipper:
         return self._on_duty
 
     def stop(self) -> None:
-        self._stopped.set()
+        with self._awake:
+            self._stopped = True
+            self._awake.notify_all()
 
     def take_duty(self) -> bool:
         """Whether this process is the shipper now."""
@@ -132,8 +149,15 @@ class Shipper:
         return self._on_duty
 
     def finish(self, deadline_s: float) -> bool:
-        """In the calling thread: bring everything into the store until the deadline (monotonic).
-        Whether all is there, or another process is the shipper."""
+        """Bring everything into the store until the deadline (monotonic). Whether all is there,
+        or another process is the shipper.
+
+        By the thread, where it runs: a database that does not answer keeps nobody beyond the
+        deadline. Else in the calling thread.
+        """
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            return self._await_round(deadline_s)
         with signals.guard("shipping events at the end"):
             if not self.take_duty():
                 return True
@@ -142,6 +166,19 @@ class Shipper:
                 if not self.ship() and not self.empty_outbox():
                     return self._behind_since_s is None
         return False
+
+    def _await_round(self, deadline_s: float) -> bool:
+        with self._awake:
+            # The round under way may have passed by what came since.
+            wanted = self._rounds + 2
+            while self._rounds < wanted:
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:
+                    return False
+                self._hurry = True
+                self._awake.notify_all()
+                self._awake.wait(left_s)
+        return not self._on_duty or self._behind_since_s is None
 
     def lag_s(self) -> float | None:
         """For how long there has been something that is not in the store; None where this
@@ -186,8 +223,12 @@ class Shipper:
         with self._lock:
             try:
                 more = self._take(self._portion)
-            except StoreError as error:
-                self._fail(str(error))
+            except StoreError as error:  # the journals' way need not be the same
+                self._outbox_at_s = time.monotonic() + _AGAIN_S[-1]
+                signals.tell(
+                    "outbox", "pbmon: the outbox %s %s. Its events wait there meanwhile.",
+                    privacy.mask_url(self._outbox_url), error,
+                )  # fmt: skip
                 return False
         if not more:
             self._outbox_at_s = time.monotonic() + _OUTBOX_EVERY_S
@@ -276,6 +317,8 @@ class Shipper:
         portions: list[Portion] = []
         left = self._portion
         for name, backlog in list(self._backlogs.items()):
+            # Next time behind the others: none of them waits for the one with the most.
+            self._backlogs[name] = self._backlogs.pop(name)
             position = self._position(writer, name)
             abandoned = backlog.is_abandoned()
             try:
