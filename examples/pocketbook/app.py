@@ -1,7 +1,7 @@
 """Pocketbook, a small finance app: `opentelemetry-instrument uvicorn examples.pocketbook.app:app`.
 
-PostgreSQL where DATABASE_URL says so, an SQLite file otherwise. Of pbmon it knows two functions,
-track_revenue() and track_feature(); requests and queries are observed from outside.
+PostgreSQL where DATABASE_URL says so, an SQLite file otherwise. Of pbmon it knows three functions,
+track(), track_revenue() and track_feature(); requests and queries are observed from outside.
 """
 
 from __future__ import annotations
@@ -98,6 +98,11 @@ def create_transaction(new: NewTransaction, books: Books) -> TransactionOut:
         raise HTTPException(422, "user_id: there is no such user")
     pbmon.track_revenue(
         created.amount, created.currency, transaction_id=created.id, status=created.status
+    )
+    pbmon.track(
+        "transaction_created",
+        {"amount_minor": amount_minor, "currency": created.currency, "status": created.status},
+        user_id=new.user_id,
     )
     return TransactionOut.model_validate(created)
 
