@@ -238,6 +238,27 @@ def test_killed_between_the_store_and_the_removal_each_is_stored_once(
     assert waiting(engine) == 0
 
 
+def test_who_is_late_removes_only_what_it_took(tracking, engine, app):
+    """Another was faster, and the application has written since: under the same id, where the
+    database gives it again."""
+    with engine.begin() as connection, pbmon.outbox(connection):
+        pbmon.track("old")
+    drain, other = (outbox.Drain(open_engine(app)) for _ in range(2))
+    name = drain._name
+
+    def store(_rows):
+        if engine.dialect.name == "postgresql":
+            return  # there the row is locked
+        assert other.take(10, lambda _: None) == 1
+        with engine.begin() as connection:
+            with pbmon.outbox(connection):
+                pbmon.track("new")
+            connection.execute(text(f"UPDATE {name} SET id = 1"))
+
+    assert drain.take(10, store) == 1
+    assert waiting(engine) == (engine.dialect.name == "sqlite")
+
+
 def test_a_row_that_the_database_refuses_is_passed_over(
     tracking, engine, home, app, tmp_path, monkeypatch
 ):

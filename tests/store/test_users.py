@@ -290,7 +290,7 @@ def test_postgresql_is_read_only_and_its_password_is_not_told(people, now, caplo
 
 
 def test_a_slow_query_of_postgresql_is_cut_off(people, now, caplog, monkeypatch):
-    monkeypatch.setattr(users, "_TIMEOUT_S", 1)
+    monkeypatch.setattr(users.engine, "TIMEOUT_S", 1)
     table = UsersTable(people, "SELECT 1 FROM pg_sleep(3600)")
     table.active_users()
     settle(table)

@@ -37,6 +37,10 @@ class Leadership(Protocol):
         """Whether this process has it now. Raises StoreError."""
         ...
 
+    def close(self) -> None:
+        """Give it up."""
+        ...
+
     def forget(self) -> None:
         """In a forked child: it is the parent's."""
         ...
@@ -74,17 +78,9 @@ def open_writer(url: str, basis: str, **options: Any) -> Writer:
     """A writer into the store; options: of Writer. One in SQLite is made or upgraded first.
     Raises StoreError."""
     made = open_engine(url, patience_s=PATIENCE_S)
+    _require_current(made, makes=made.dialect.name == "sqlite")
     with signals.importing:
-        from pbmon.store import schema
         from pbmon.store.writer import Writer
-
-    def look() -> State:
-        if made.dialect.name == "sqlite":
-            schema.upgrade(made)
-        with engine.reading(made).connect() as connection:
-            return schema.state(connection)
-
-    _require_current(asking(look))
     return asking(lambda: Writer(made, basis, **options))
 
 
@@ -161,25 +157,38 @@ def upgrade(made: Engine) -> str:
 
     before = asking(lambda: schema.upgrade(made))
     if before is State.NEWER:
-        _require_current(before)
+        _judge(before)
     done = {State.ABSENT: "was made", State.OLDER: "was upgraded"}
     return f"{done.get(before, State.CURRENT.value)} (version {schema.VERSIONS[-1]})"
 
 
 def read(made: Engine) -> Queries:
     """The queries of a store that is up to date. Raises StoreError, as each of them does."""
-    from pbmon.store import schema
+    _require_current(made)
     from pbmon.store.queries import Queries
 
-    def look() -> State:
-        with engine.reading(made).connect() as connection:
-            return schema.state(connection)
-
-    _require_current(asking(look))
     return Queries(made)
 
 
-def _require_current(state: State) -> None:
+def _require_current(made: Engine, *, makes: bool = False) -> None:
+    """makes: make or upgrade it first. Raises StoreError, and leaves no connection then."""
+    with signals.importing:
+        from pbmon.store import schema
+
+    def look() -> State:
+        if makes:
+            schema.upgrade(made)
+        with engine.reading(made).connect() as connection:
+            return schema.state(connection)
+
+    try:
+        _judge(asking(look))
+    except StoreError:
+        made.dispose()
+        raise
+
+
+def _judge(state: State) -> None:
     from pbmon.store.schema import State
 
     if state is not State.CURRENT:

@@ -152,6 +152,9 @@ class Deliveries:
             row,
         )
 
+    def close(self) -> None:
+        self._engine.dispose()
+
     def let_go(self) -> None:
         """In a forked child: the connections are the parent's."""
         self._engine.dispose(close=False)

@@ -66,6 +66,9 @@ class Runs:
 
         return asking(attempt)
 
+    def close(self) -> None:
+        self._engine.dispose()
+
     def let_go(self) -> None:
         """In a forked child: the connections are the parent's."""
         self._engine.dispose(close=False)

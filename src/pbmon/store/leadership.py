@@ -50,6 +50,12 @@ class ServerLock:
                 self._connection = None
             raise
 
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        self._engine.dispose()
+
     def forget(self) -> None:
         self._engine.dispose(close=False)
 
@@ -65,6 +71,9 @@ class FileLock:
 
     def take(self) -> bool:
         return directory.lock(self._fd)
+
+    def close(self) -> None:
+        os.close(self._fd)
 
     def forget(self) -> None:
         os.close(self._fd)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _NAMES = {"postgresql": f"{SCHEMA}.outbox", "sqlite": f"{SCHEMA}_outbox"}
 _TYPES = {
     "postgresql": "id bigserial PRIMARY KEY, key bytea NOT NULL, payload bytea NOT NULL",
-    "sqlite": "id integer PRIMARY KEY, key blob NOT NULL, payload blob NOT NULL",
+    "sqlite": "id integer PRIMARY KEY AUTOINCREMENT, key blob NOT NULL, payload blob NOT NULL",
 }
 _DRIVERS = {"psycopg2": "postgresql", "psycopg": "postgresql", "sqlite3": "sqlite"}
 
@@ -156,6 +156,9 @@ class Drain:
         self._engine = engine
         self._name = _NAMES[engine.dialect.name]
 
+    def close(self) -> None:
+        self._engine.dispose()
+
     def let_go(self) -> None:
         """In a forked child: the connections are the parent's."""
         self._engine.dispose(close=False)
@@ -180,7 +183,9 @@ class Drain:
             if found:
                 store([(bytes(key), bytes(payload)) for _, key, payload in found])
                 connection.execute(
-                    text(f"DELETE FROM {self._name} WHERE id = :id"), [{"id": r.id} for r in found]
+                    # By the key too: an id may have become another row's meanwhile.
+                    text(f"DELETE FROM {self._name} WHERE id = :id AND key = :key"),
+                    [{"id": row.id, "key": row.key} for row in found],
                 )
             connection.commit()
         return len(found)

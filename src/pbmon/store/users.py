@@ -6,12 +6,12 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from pbmon import privacy, signals
+from pbmon.store import engine
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 WINDOWS = {"24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
 _EVERY_S = 60.0
 _AGAIN_S = 5.0
-_TIMEOUT_S = 5
 _FIRST_WAIT_S = 5.0
 
 
@@ -106,18 +105,18 @@ class UsersTable:
         with signals.importing:
             from sqlalchemy import DateTime, bindparam, text
 
-            engine = self._engine or self._connect()
+        connected = self._engine or self._connect()
         statement = text(self._query)
         windows = list(WINDOWS.items())
         # SQLAlchemy knows the names it bound; one in a literal is written `\:since`.
         if "since" not in statement.compile().params:
             windows = windows[:1]
         else:
-            aware = engine.dialect.name != "sqlite"
+            aware = connected.dialect.name != "sqlite"
             statement = statement.bindparams(bindparam("since", type_=DateTime(timezone=aware)))
         now = datetime.now(timezone.utc)
         counts: dict[str, int] = {}
-        with engine.connect() as connection:
+        with connected.connect() as connection:
             for window, length in windows:
                 bound = {"since": now - length} if len(windows) > 1 else {}
                 counts[window] = int(connection.execute(statement, bound).scalar_one())
@@ -125,26 +124,17 @@ class UsersTable:
         return counts
 
     def _connect(self) -> Engine:
-        from sqlalchemy import create_engine
-        from sqlalchemy.engine import make_url
-        from sqlalchemy.exc import NoSuchModuleError
         from sqlalchemy.pool import NullPool
 
-        url = make_url(self._url.replace("postgres://", "postgresql://", 1))
-        if url.drivername == "postgresql" and find_spec("psycopg2") is not None:
-            # SQLAlchemy 2.1 means psycopg 3 by this name, 2.0 psycopg2: the one that is here.
-            url = url.set(drivername="postgresql+psycopg2")
+        url = engine.parse(self._url)
         arguments: dict[str, object] = {}
         if url.get_backend_name() == "postgresql" and "psycopg" in url.get_driver_name():
             arguments = {
-                "connect_timeout": _TIMEOUT_S,
-                "options": f"-c statement_timeout={_TIMEOUT_S * 1000}"
+                "connect_timeout": engine.TIMEOUT_S,
+                "options": f"-c statement_timeout={engine.TIMEOUT_S * 1000}"
                 " -c default_transaction_read_only=on",
             }
         elif url.get_backend_name() == "sqlite":
-            arguments = {"timeout": _TIMEOUT_S}
-        try:
-            self._engine = create_engine(url, poolclass=NullPool, connect_args=arguments)
-        except NoSuchModuleError as error:  # SQLAlchemy knows no driver of this name
-            raise ImportError(str(error), name=url.drivername) from error
+            arguments = {"timeout": engine.TIMEOUT_S}
+        self._engine = engine.make(url, arguments, poolclass=NullPool)
         return self._engine

@@ -135,6 +135,9 @@ class Writer:
         with suppress_instrumentation(), self._engine.begin() as connection:
             connection.execute(checkpoints.delete().where(checkpoints.c.source == source))
 
+    def close(self) -> None:
+        self._engine.dispose()
+
     def let_go(self) -> None:
         """In a forked child: the connections are the parent's."""
         self._engine.dispose(close=False)

@@ -83,6 +83,15 @@ class Leader:
             if time.monotonic() >= self._again_at_s:
                 with signals.guard("leading"):
                     self._try_round()
+        with signals.guard("leaving the store"):
+            self._close()
+
+    def _close(self) -> None:
+        for each in (self._deliveries, self._runs, self._leadership, *self._destinations):
+            if each is not None:
+                each.close()
+        self._deliveries = self._runs = self._leadership = None
+        self._destinations = []
 
     def _try_round(self) -> None:
         try:

@@ -121,6 +121,14 @@ class Shipper:
             with self._awake:
                 self._rounds += 1
                 self._awake.notify_all()
+        with self._lock, signals.guard("leaving the store"):
+            self._close()
+
+    def _close(self) -> None:
+        for each in (self._writer, self._outbox):
+            if each is not None:
+                each.close()
+        self._writer = self._outbox = None
 
     def _ship_all(self) -> None:
         with signals.guard("shipping events"):
