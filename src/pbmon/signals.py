@@ -72,6 +72,16 @@ def failed(what: str, error: Exception) -> None:
 # --- after a fork ---
 
 
+class Forking(Protocol):
+    """What must be brought to rest before a fork."""
+
+    def begin_fork(self) -> None:
+        """In the thread that forks, before it does."""
+
+    def end_fork(self) -> None:
+        """In the parent, afterwards."""
+
+
 class Forgetful(Protocol):
     """What a process counted and a forked child of it must not count again."""
 
@@ -80,11 +90,17 @@ class Forgetful(Protocol):
 
 
 _forgetful: weakref.WeakSet[Forgetful] = weakref.WeakSet()
+_forking_parts: list[Forking] = []
 
 
 def enlist(part: Forgetful) -> None:
     """Have part.forget() called in forked children, as long as the part lives."""
     _forgetful.add(part)
+
+
+def enlist_for_forks(part: Forking) -> None:
+    """Have part.begin_fork() called before every fork, and part.end_fork() after it."""
+    _forking_parts.append(part)
 
 
 def forget() -> None:
@@ -109,11 +125,17 @@ def begin_fork() -> None:
     """Before a fork: wait for the imports of our threads. Not for ever: one of them may wait for
     an import of the thread that forks."""
     global _forking
+    for part in _forking_parts:
+        with guard(f"resting {type(part).__name__}"):
+            part.begin_fork()
     _forking = importing.acquire(timeout=_IMPORT_WAIT_S)
 
 
 def end_fork() -> None:
     """In the parent of a fork."""
+    for part in _forking_parts:
+        with guard(f"waking {type(part).__name__}"):
+            part.end_fork()
     if _forking:
         importing.release()
 

@@ -72,7 +72,7 @@ def test_nothing_is_remote_by_default(pbmon, tmp_path):
         import pbmon
         pbmon.configure()
         pbmon.track("made")
-        assert pbmon.flush()
+        assert pbmon.flush(60)
         assert "requests" not in sys.modules
         """,
         **settings(tmp_path),

@@ -42,6 +42,8 @@ def test_a_store_in_sqlite_from_its_making_to_its_figures(pbmon, tmp_path):
     python(
         """
         import pbmon
+        from pbmon import wiring
+        wiring.EXIT_TIMEOUT_S = 60.0
         pbmon.configure()
         for user in range(12):
             pbmon.track("bought", user_id=user)

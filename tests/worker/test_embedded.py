@@ -29,6 +29,14 @@ def variables(state, **more):
     return OFF | {"PBMON_STATE_DIR": str(state)} | more
 
 
+PATIENT = "from pbmon import wiring; wiring.EXIT_TIMEOUT_S = 60.0; "
+"""Before a program's code: its end takes as long as a busy machine needs."""
+
+
+def to_its_end(code, **values):
+    return python(PATIENT + "\n" + textwrap.dedent(code), **values)
+
+
 def stored(state):
     """Names of the events in the default store, each as often as it is there."""
     made = engine.open_store(f"sqlite:///{state}/store/shop.sqlite3")
@@ -48,7 +56,7 @@ def test_who_calls_no_business_function_pays_for_nothing(state):
         import json, sys, threading
         import pbmon
         pbmon.configure()
-        pbmon.flush()
+        pbmon.flush(60)
         print(json.dumps([
             [t.name for t in threading.enumerate() if t.name.startswith("pbmon-ship")],
             "sqlalchemy" in sys.modules, "alembic" in sys.modules,
@@ -62,7 +70,7 @@ def test_who_calls_no_business_function_pays_for_nothing(state):
 
 
 def test_a_short_program_stores_at_its_end_what_it_tracked(state):
-    python(
+    to_its_end(
         """
         import pbmon
         pbmon.configure()
@@ -72,14 +80,14 @@ def test_a_short_program_stores_at_its_end_what_it_tracked(state):
         **variables(state),
     )
     assert stored(state) == ["made"] * 250
-    python("import pbmon; pbmon.configure(); pbmon.track('next')", **variables(state))
+    to_its_end("import pbmon; pbmon.configure(); pbmon.track('next')", **variables(state))
     assert stored(state) == [*["made"] * 250, "next"]
     # The last one is removed by whoever comes next.
     assert len(journals(state)) <= 1
 
 
 def test_the_launcher_alone_is_enough(state):
-    launched("import pbmon; assert pbmon.track('made')", **variables(state))
+    launched(PATIENT + "import pbmon; assert pbmon.track('made')", **variables(state))
     assert stored(state) == ["made"]
 
 
@@ -90,7 +98,7 @@ def test_flush_brings_everything_into_the_store(state):
         import pbmon
         pbmon.configure()
         pbmon.track("made")
-        assert pbmon.flush() is True
+        assert pbmon.flush(60) is True
         file = sqlite3.connect({str(state / "store" / "shop.sqlite3")!r})
         print(file.execute("SELECT count(*) FROM events").fetchone()[0])
         """,
@@ -114,7 +122,7 @@ def test_forked_children_have_journals_of_their_own(state):
         for _ in range(3):
             assert os.wait()[1] == 0
         pbmon.track("parent")
-        assert pbmon.flush()
+        assert pbmon.flush(60)
         """,
         **variables(state),
     )
@@ -136,7 +144,7 @@ def test_what_a_killed_process_accepted_is_stored_by_the_next_one(state):
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL
     assert not (state / "store").exists()
-    python("import pbmon; pbmon.configure(); pbmon.track('next')", **variables(state))
+    to_its_end("import pbmon; pbmon.configure(); pbmon.track('next')", **variables(state))
     assert stored(state) == [*["made"] * 100, "next"]
 
 
@@ -155,7 +163,7 @@ def test_a_worker_of_its_own_takes_all_of_it(state):
             pbmon.configure()
             for _ in range(100):
                 assert pbmon.track("made")
-            assert pbmon.flush()
+            assert pbmon.flush(60)
             assert "sqlalchemy" not in sys.modules
             """,
             **variables(state, PBMON_WORKER="process"),
@@ -187,7 +195,7 @@ def test_without_a_state_directory_events_are_refused_with_the_remedy(tmp_path):
 
 
 def test_a_store_named_by_a_variable_that_is_not_set_is_said(state):
-    done = python(
+    done = to_its_end(
         "import pbmon; pbmon.configure(); pbmon.track('made')",
         **variables(state, PBMON_STORE_URL="env:SHOP_DATABASE"),
     )
@@ -203,11 +211,11 @@ def test_another_directory_takes_over_where_the_first_was_removed(state):
         from pbmon import wiring
         pbmon.configure()
         pbmon.track("made")
-        assert pbmon.flush()
+        assert pbmon.flush(60)
         shutil.rmtree({str(state / "events")!r})
         wiring._worker.intake.look_after()
         assert pbmon.track("again")
-        assert pbmon.flush()
+        assert pbmon.flush(60)
         """,
         **variables(state),
     )
@@ -223,7 +231,7 @@ def test_the_books_of_a_process_balance(state):
         pbmon.configure()
         for n in range(10):
             pbmon.track("made", event_id=str(n % 8))
-        pbmon.flush()
+        pbmon.flush(60)
         print(json.dumps(active.accounts()["events"]))
         """,
         **variables(state),
@@ -237,7 +245,7 @@ def test_nothing_is_taken_after_the_end(state):
         import pbmon
         pbmon.configure()
         assert pbmon.track("made")
-        pbmon.shutdown()
+        pbmon.shutdown(60)
         assert pbmon.track("late").reason == "shut_down"
         """,
         **variables(state),

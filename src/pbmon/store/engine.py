@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+import weakref
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,6 +112,7 @@ def _open_sqlite(url: URL) -> Engine:
         reads = connection.get_execution_options().get(_READS)
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
+    _files.add(made)
     # One schema name in all statements; here it is none.
     return made.execution_options(schema_translate_map={SCHEMA: None})
 
@@ -132,3 +135,56 @@ def _use_wal(connection: Any) -> None:
             time.sleep(0.01)
         else:
             return
+
+
+class _Files:
+    """SQLite's connections, none of which may be open over a fork: a child that only lets go of
+    its copy undoes, in the index that both have mapped, what the parent is about to commit.
+
+    Before a fork the transactions under way are waited for, and all connections are closed; no
+    new one begins until it is over.
+    """
+
+    def __init__(self) -> None:
+        self._using = threading.RLock()
+        self._engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+        self._resting = False
+        self._enlisted = False
+
+    def add(self, made: Engine) -> None:
+        from sqlalchemy import event
+
+        if not self._enlisted:
+            self._enlisted = True
+            signals.enlist_for_forks(self)
+            signals.enlist(self)
+        self._engines.add(made)
+
+        @event.listens_for(made, "checkout")
+        def take(_connection: Any, record: Any, _proxy: Any) -> None:
+            using = record.info["pbmon_using"] = self._using
+            using.acquire()
+
+        @event.listens_for(made, "checkin")
+        def give_back(_connection: Any, record: Any) -> None:
+            using = record.info.pop("pbmon_using", None)
+            if using is not None:
+                using.release()
+
+    def begin_fork(self) -> None:
+        self._resting = self._using.acquire(timeout=_FORK_WAIT_S)
+        if self._resting:
+            for made in list(self._engines):
+                made.dispose()
+
+    def end_fork(self) -> None:
+        if self._resting:
+            self._using.release()
+
+    def forget(self) -> None:
+        """In a forked child."""
+        self._using = threading.RLock()
+
+
+_FORK_WAIT_S = 2.0
+_files = _Files()
