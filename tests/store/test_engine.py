@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 
 from sqlalchemy import text
@@ -78,3 +79,24 @@ def test_threads_take_turns(tmp_path):
         thread.join(60)
     with made.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM numbers")).scalar() == 160
+
+
+def test_to_open_a_store_gives_up_no_lock_of_this_process(tmp_path):
+    """As closing a descriptor of the file would: another process could write beside us then."""
+    path = tmp_path / "x.sqlite3"
+    ours = sqlite3.connect(path, isolation_level=None)
+    ours.execute("CREATE TABLE numbers (n integer)")
+    ours.execute("BEGIN IMMEDIATE")
+    open_engine(f"sqlite:///{path}")
+    done = python(
+        f"""
+        import sqlite3
+        other = sqlite3.connect({str(path)!r}, timeout=0, isolation_level=None)
+        try:
+            other.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            print(error)
+        """
+    )
+    ours.close()
+    assert done.stdout.strip() == "database is locked"

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import weakref
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,8 +96,10 @@ def _open_sqlite(url: URL) -> Engine:
     if url.database and url.database != ":memory:":
         file = Path(url.database)
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Ours alone; SQLite gives its other files the same mode.
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+        with suppress(FileExistsError):
+            # Ours alone; SQLite gives its other files the same mode. Never one that is there: to
+            # close any descriptor of it gives up all locks that this process has on it.
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     made = make(url, {"timeout": _LOCK_WAIT_S})
     from sqlalchemy import event
 
