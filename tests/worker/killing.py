@@ -105,6 +105,7 @@ class Trial:
         kinds = ["writer"] * WRITERS + ["shipper"] * SHIPPERS
         self.processes = [self.start(kind) for kind in kinds]
         try:
+            wait_until(lambda: bool(self.numbers("log")), "the first event", _END_S)
             for count in range(1, kills + 1):
                 time.sleep(self.random.uniform(0, _PAUSE_S))
                 if self.restart is not None and count % _RESTART_EVERY == 0:
