@@ -49,7 +49,7 @@ PROGRAM = textwrap.dedent("""
         process = start(target=work, args=(what,))
         process.start()
         if what == "hang":
-            while not os.path.exists(os.environ["OUT"]):
+            while not (os.path.exists(os.environ["OUT"]) and os.path.getsize(os.environ["OUT"])):
                 time.sleep(0.01)
             process.terminate()
         process.join()
