@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from typing import TYPE_CHECKING
 
-from pbmon import privacy, settings
-from pbmon.spool import journal
-from pbmon.spool.directory import UnusableError
-from pbmon.store.access import StoreError, open_deliveries
-from pbmon.telemetry import providers
-from pbmon.worker.urls import store_url
+from pbmon.cli.place import Place, in_place
+from pbmon.store.access import open_deliveries
 
 if TYPE_CHECKING:
-    from pbmon.store.deliveries import State
+    from pbmon.store.deliveries import Deliveries, State
 
 NAME = "delivery"
 HELP = "say how the deliveries to destinations go, and try dead letters again"
@@ -29,30 +24,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    resolved, problems = settings.resolve()
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    try:
-        home = journal.open_home(resolved.state_dir, providers.service_name(resolved))
-    except UnusableError as error:
-        print(f"pbmon: no state directory: {error}", file=sys.stderr)
-        return 1
-    url = store_url(resolved, home)
-    try:
-        deliveries = open_deliveries(url, resolved.consent["sharing"])
-        if args.action == "retry":
-            count = deliveries.retry(args.destination)
-            print(f"{args.destination}: {count} dead letters wait to be sent again")
-            return 0
-        states = deliveries.states()
-    except StoreError as error:
-        print(f"pbmon: the store {privacy.mask_url(url)} {error}", file=sys.stderr)
-        return 1
+    return in_place(_list if args.action == "status" else lambda p: _retry(p, args.destination))
+
+
+def _list(place: Place) -> int:
+    states = _deliveries(place).states()
     for state in states:
         print(_line(state))
     if not states:
         print("no destination has got, or is to get, anything")
     return 0
+
+
+def _retry(place: Place, destination: str) -> int:
+    count = _deliveries(place).retry(destination)
+    print(f"{destination}: {count} dead letters wait to be sent again")
+    return 0
+
+
+def _deliveries(place: Place) -> Deliveries:
+    return open_deliveries(place.url, place.settings.consent["sharing"])
 
 
 def _line(state: State) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
+from typing import TYPE_CHECKING
 
-from pbmon import privacy, settings
-from pbmon.spool import journal
-from pbmon.spool.directory import UnusableError
-from pbmon.store.access import StoreError, make_outbox, open_engine, read, upgrade
-from pbmon.telemetry import providers
-from pbmon.worker.urls import store_url, url_of
+from pbmon import privacy
+from pbmon.cli.place import Place, in_place
+from pbmon.store.access import make_outbox, open_engine, read, upgrade
+from pbmon.worker.urls import url_of
+
+if TYPE_CHECKING:
+    from pbmon.store.queries import Queries
 
 NAME = "store"
 HELP = "make, upgrade and read the store of events"
@@ -30,30 +31,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    resolved, problems = settings.resolve()
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    try:
-        home = journal.open_home(resolved.state_dir, providers.service_name(resolved))
-    except UnusableError as error:
-        print(f"pbmon: no state directory: {error}", file=sys.stderr)
-        return 1
-    url = store_url(resolved, home)
-    where = f"store {privacy.mask_url(url)}"
-    try:
-        engine = open_engine(url)
+    def work(place: Place) -> int:
+        engine = open_engine(place.url)
         if args.action == "upgrade":
-            print(where, upgrade(engine))
-            _make_outbox(url_of("outbox_url", resolved.outbox_url))
+            print(f"store {place.shown}", upgrade(engine))
+            _make_outbox(url_of("outbox_url", place.settings.outbox_url))
         elif args.action == "status":
-            queries = read(engine)
-            print(f"{where} is up to date: {queries.count(0, _now()):,} events stored")
+            count = read(engine).count(0, _now())
+            print(f"store {place.shown} is up to date: {count:,} events stored")
         else:
-            _list_events(url, args.days)
-    except StoreError as error:
-        print(f"pbmon: the {where} {error}", file=sys.stderr)
-        return 1
-    return 0
+            _list_events(read(engine), args.days)
+        return 0
+
+    return in_place(work)
 
 
 def _make_outbox(url: str | None) -> None:
@@ -61,8 +51,7 @@ def _make_outbox(url: str | None) -> None:
         print(f"database {privacy.mask_url(url)}", make_outbox(open_engine(url)))
 
 
-def _list_events(url: str, days: int) -> None:
-    queries = read(open_engine(url))
+def _list_events(queries: Queries, days: int) -> None:
     end = _now()
     start = end - days * _DAY
     for name, count, people in queries.uses(start, end):

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 import time
 from typing import Any
 
-from pbmon import privacy, settings
-from pbmon.spool import journal
-from pbmon.spool.directory import UnusableError
-from pbmon.telemetry import providers
+from pbmon.cli.place import Place, in_place
 from pbmon.worker.embedded import build
 from pbmon.worker.shipper import LARGE_PORTION, Shipper
-from pbmon.worker.urls import store_url
 
 NAME = "worker"
 HELP = "bring events into the store, so that no process of the application does"
@@ -29,18 +24,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    resolved, problems = settings.resolve()
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    service = providers.service_name(resolved)
-    try:
-        home = journal.open_home(resolved.state_dir, service)
-    except UnusableError as error:
-        print(f"pbmon: no state directory: {error}", file=sys.stderr)
-        return 1
-    url = store_url(resolved, home)
-    shipper, leader = build(resolved, home, portion=LARGE_PORTION, may_change_schema=True)
-    if args.once:
+    return in_place(lambda place: _work(place, once=args.once))
+
+
+def _work(place: Place, *, once: bool) -> int:
+    shipper, leader = build(
+        place.settings, place.home, portion=LARGE_PORTION, may_change_schema=True
+    )
+    if once:
         return _once(shipper)
 
     def stop(_signum: int, _frame: Any) -> None:
@@ -49,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, stop)
-    print(f"pbmon worker of {service}: {home.path} to {privacy.mask_url(url)}", flush=True)
+    print(f"pbmon worker of {place.home.service}: {place.home.path} to {place.shown}", flush=True)
     leader.start()
     shipper.run()
     shipper.finish(time.monotonic() + _END_S)

@@ -7,7 +7,6 @@ takes the items and the position in one transaction.
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from pbmon.spool.adoption import clear_hidden, entries
 from pbmon.spool.directory import Home, lock
 from pbmon.spool.journal import CHANNEL, LOCK
 from pbmon.spool.ledger import Position
+from pbmon.spool.queue import remove
 
 BEGIN = Position(0, 0)
 _SHIPPER = ".shipper"
@@ -114,13 +114,7 @@ class Backlog:
     def bury(self) -> bool:
         """Remove the journal of a dead process whose items are all in the store; whether that
         was done."""
-        hidden = self.path.with_name(f".{self.source}.done")
-        try:
-            self.path.rename(hidden)
-        except OSError:
-            return False
-        shutil.rmtree(hidden, ignore_errors=True)
-        return True
+        return remove(self.path)
 
 
 def _behind(number: int, data: bytes) -> Position:

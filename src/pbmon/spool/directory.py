@@ -199,6 +199,13 @@ def is_free(fd: int) -> bool:
     return True
 
 
+def is_still_usable(path: Path, owner: int) -> bool:
+    """Whether more can be made in a directory that this user (uid) made: a server may have become
+    another user since, a cleaner of temporary files may have taken it away."""
+    # Not Path.exists(), which raises where it may not look.
+    return os.geteuid() == owner and os.path.exists(path)  # noqa: PTH110
+
+
 def _check_owner(path: Path) -> None:
     """In a public place, such as /tmp, another user may have made it to get at the contents."""
     if path.parent.stat().st_mode & stat.S_ISVTX:

@@ -63,10 +63,7 @@ class Journal:
 
     @property
     def is_usable(self) -> bool:
-        """Whether more can be made in its directory: a server may have become another user after
-        it was made, a cleaner of temporary files may have taken it away."""
-        # Not Path.exists(), which raises where it may not look.
-        return os.geteuid() == self._owner and os.path.exists(self.directory)  # noqa: PTH110
+        return directory.is_still_usable(self.directory, self._owner)
 
     def append(self, payload: bytes) -> str:
         """Take one item: it survives this process from here on. Or say why not: full, io_error,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pbmon.spool import disk, frames, ledger, segment
 from pbmon.spool.books import Books
-from pbmon.spool.directory import Home, UnusableError, lock
+from pbmon.spool.directory import Home, UnusableError, is_still_usable, lock
 from pbmon.spool.frames import CHANNELS
 from pbmon.spool.latest import Latest, Written
 from pbmon.spool.ledger import Ledger
@@ -60,10 +60,7 @@ class Spool(Shelf):
 
     @property
     def is_usable(self) -> bool:
-        """Whether more can be made in its directory: a server may have become another user after
-        it was made, a cleaner of temporary files may have taken it away."""
-        # Not Path.exists(), which raises where it may not look.
-        return os.geteuid() == self._owner and os.path.exists(self.directory)  # noqa: PTH110
+        return is_still_usable(self.directory, self._owner)
 
     # --- writing ---
 
@@ -184,11 +181,12 @@ def _open_locked(file: Path) -> int:
     raise OSError(errno.ENOLCK, "the filesystem knows no flock")
 
 
-def remove(directory: Path) -> None:
-    """Out of sight first, so that nobody adopts half of it."""
+def remove(directory: Path) -> bool:
+    """Out of sight first, so that nobody adopts half of it; whether that was done."""
     hidden = directory.with_name(f".{directory.name}.done")
     try:
         directory.rename(hidden)
     except OSError:
-        return
+        return False
     shutil.rmtree(hidden, ignore_errors=True)
+    return True

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import Table, and_, bindparam, false, func, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pbmon import privacy
 from pbmon.store import schema
 from pbmon.store.access import asking
 from pbmon.store.engine import reading
-from pbmon.store.tables import dead_letters, deliveries, destinations, events, subjects
+from pbmon.store.tables import dead_letters, deliveries, destinations, events, insert_of, subjects
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -52,8 +51,7 @@ class Deliveries:
     def __init__(self, engine: Engine, basis: str) -> None:
         self._engine = engine
         self._basis = basis
-        is_postgresql = engine.dialect.name == "postgresql"
-        self._insert: Any = postgresql.insert if is_postgresql else sqlite.insert
+        self._insert = insert_of(engine)
 
     def take(self, destination: str, limit: int) -> list[Waiting]:
         """The oldest that wait. Those of people who have withdrawn, or were deleted, are let go

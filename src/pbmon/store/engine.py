@@ -61,10 +61,6 @@ def make(url: URL, arguments: dict[str, Any], **options: Any) -> Engine:
         ) from None
 
 
-def is_postgresql(url: URL) -> bool:
-    return url.get_backend_name() == "postgresql"
-
-
 def open_store(url: str, *, patience_s: float = 0.0) -> Engine:
     """The engine of pbmon's own store; patience_s: how long a statement may take in PostgreSQL, 0:
     for ever. Raises ValueError, DriverError.

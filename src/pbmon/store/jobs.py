@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import func, select, text
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pbmon.store import schema
 from pbmon.store.access import asking
@@ -18,6 +17,7 @@ from pbmon.store.tables import (
     deliveries,
     event_keys,
     events,
+    insert_of,
     job_runs,
     subject_days,
 )  # fmt: skip
@@ -35,7 +35,7 @@ class Runs:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.is_postgresql = engine.dialect.name == "postgresql"
-        self._insert: Any = postgresql.insert if self.is_postgresql else sqlite.insert
+        self._insert = insert_of(engine)
 
     def last(self) -> dict[str, tuple[str, int]]:
         """Job → the newest period that is done, and when that was (µs since the epoch)."""

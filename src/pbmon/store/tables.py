@@ -6,6 +6,8 @@ never the id. Without its key nothing in the other tables leads back.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -20,9 +22,13 @@ from sqlalchemy import (
     Table,
     text,
 )  # fmt: skip
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 
 from pbmon.store.engine import SCHEMA
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 metadata = MetaData(schema=SCHEMA)
 Id = LargeBinary(16)
@@ -184,3 +190,8 @@ job_runs = Table(
     sqlite_with_rowid=False,
 )
 """Periods for which a job was done."""
+
+
+def insert_of(engine: Engine) -> Any:
+    """insert() of the engine's dialect, which knows ON CONFLICT."""
+    return postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert

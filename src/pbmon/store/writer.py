@@ -16,11 +16,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import bindparam, select, text, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pbmon import privacy
 from pbmon.spool.entries import Consent, Event, Link, UnreadableError, decode
@@ -33,6 +32,7 @@ from pbmon.store.tables import (
     deliveries,
     event_keys,
     event_totals,
+    insert_of,
     meta,
     sessions,
     subject_days,
@@ -112,7 +112,7 @@ class Writer:
         self.sharing = sharing
         self.destinations = tuple(destinations)
         self.is_postgresql = engine.dialect.name == "postgresql"
-        self.insert: Any = postgresql.insert if self.is_postgresql else sqlite.insert
+        self.insert = insert_of(engine)
         if pepper is None:
             with suppress_instrumentation(), reading(engine).connect() as connection:
                 pepper = bytes.fromhex(connection.execute(_META, {"key": "pepper"}).scalar_one())
