@@ -54,6 +54,8 @@ class Metric:
     """One instrument. unit is UCUM; buckets are upper bounds in that unit.
 
     reasons: what `pbmon.reason` can be on this metric, where that is a finite set.
+    of_store: its figures come from the store, by one process of all that share it, under the
+    store's own identity; no process counts it.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Metric:
     buckets: tuple[float, ...] = ()
     stability: Stability = "pbmon"
     reasons: tuple[str, ...] = ()
+    of_store: bool = False
 
     def finite_series(self) -> list[dict[str, str | bool]]:
         """The attributes of every series there can be; none where an attribute's set of values

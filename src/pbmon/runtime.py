@@ -9,8 +9,9 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from pbmon.catalog import Metric
 from pbmon.settings import Settings
 
 Scope = dict[str, Any]
@@ -169,6 +170,18 @@ class StoreReader(Protocol):
 
     def active_users(self) -> Mapping[str, int]:
         """Window (24h, 7d, 30d) → users active within it."""
+
+
+class Figure(NamedTuple):
+    """What the store says at one moment, for a metric that is read from it (Metric.of_store).
+
+    value: of a counter its whole total since the store was made, never a difference.
+    attributes: those that the catalogue gives the metric.
+    """
+
+    metric: Metric
+    value: int | float
+    attributes: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

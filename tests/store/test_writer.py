@@ -317,7 +317,7 @@ def test_a_transaction_that_fails_in_the_end_leaves_nothing(writer, engine, monk
     def fail(*_):
         raise RuntimeError("the end")
 
-    monkeypatch.setattr(module._Batch, "_note_counts", fail)
+    monkeypatch.setattr(module.Batch, "_note_counts", fail)
     with pytest.raises(RuntimeError):
         writer.write([portion(event(user="7", event_id="x"))])
     monkeypatch.undo()

@@ -13,10 +13,10 @@ import json
 import secrets
 import struct
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import bindparam, select, text, update
@@ -89,6 +89,25 @@ class Person(NamedTuple):
 
 
 NOBODY = Person(None)
+
+
+class Book(Protocol):
+    """What takes the items of one kind that are no events, for one transaction of the writer.
+
+    It stores nothing that the application's retry would store again: `key` is the item's for good,
+    and comes again only where `again` says so (the outbox).
+    """
+
+    def add(self, source: str, key: bytes, entry: Any, *, again: bool) -> None:
+        """An item, in the order of its journal."""
+
+    def people(self) -> Iterable[tuple[str, bool | None]]:
+        """User ids that its rows are to carry, and what the call said of their consent."""
+
+    def store(self, connection: Connection) -> None:
+        """Write them; for each item batch.keep(source) or batch.drop(source, reason)."""
+
+
 _CACHED = 100_000
 """Users, and likewise sessions and days, of which what the store knows is remembered."""
 
@@ -144,13 +163,13 @@ class Writer:
 
     def write(self, portions: Sequence[Portion]) -> Written:
         """All of it or nothing. Raises SupersededError, SQLAlchemyError."""
-        return self._write(_Batch(self, portions, ()))
+        return self._write(Batch(self, portions, ()))
 
     def write_outbox(self, rows: Sequence[tuple[bytes, bytes]]) -> Written:
         """Rows of key and payload, each of which is stored once. Raises SQLAlchemyError."""
-        return self._write(_Batch(self, (), rows))
+        return self._write(Batch(self, (), rows))
 
-    def _write(self, batch: _Batch) -> Written:
+    def _write(self, batch: Batch) -> Written:
         with suppress_instrumentation(), self._engine.begin() as connection:
             batch.store(connection)
         batch.remember()
@@ -171,16 +190,16 @@ class _Row(NamedTuple):
     stored_at: int
 
 
-class _Batch:
+class Batch:
     """The portions of one transaction."""
 
     def __init__(
         self, writer: Writer, portions: Sequence[Portion], outbox: Sequence[tuple[bytes, bytes]]
     ) -> None:
         self.written = Written()
-        self._writer = writer
+        self.writer = writer
         self._portions = sorted(portions, key=lambda portion: portion.source)
-        self._now = schema.now()
+        self.now = schema.now()
         self._counts: dict[str, Counter[bool]] = {p.source: Counter() for p in portions}
         self._events: list[tuple[str, bytes, bool, Event]] = []
         """Source, id, whether it may come again under this id, and content."""
@@ -188,6 +207,7 @@ class _Batch:
         self._consents: list[tuple[str, Consent]] = []
         self._days: set[tuple[int, bytes]] = set()
         self._people: dict[str, Person] = {}
+        self._books: dict[type, Book] = {}
         for portion in portions:
             source = portion.source
             prefix = _digest("journal|" + source, 8)
@@ -198,12 +218,12 @@ class _Batch:
 
     def _sort(self, source: str, event_id: bytes, payload: bytes, *, again: bool) -> None:
         if not payload:
-            self._drop(source, "rejected")
+            self.drop(source, "rejected")
             return
         try:
             entry = decode(payload)
         except UnreadableError:
-            self._drop(source, "unreadable")
+            self.drop(source, "unreadable")
             return
         if isinstance(entry, Event):
             if entry.event_id is not None:
@@ -211,15 +231,20 @@ class _Batch:
             self._events.append((source, event_id, again, entry))
         elif isinstance(entry, Link):
             self._links.append((source, entry))
-        else:
+        elif isinstance(entry, Consent):
             self._consents.append((source, entry))
+        else:
+            kind = type(entry)
+            if kind not in self._books:
+                self._books[kind] = BOOKS[kind](self)
+            self._books[kind].add(source, event_id, entry, again=again)
 
-    def _drop(self, source: str, reason: str) -> None:
+    def drop(self, source: str, reason: str) -> None:
         self.written.dropped[reason] += 1
         if source in self._counts:
             self._counts[source][False] += 1
 
-    def _keep(self, source: str) -> None:
+    def keep(self, source: str) -> None:
         self.written.stored += 1
         if source in self._counts:
             self._counts[source][True] += 1
@@ -234,11 +259,13 @@ class _Batch:
             self._store_events(connection, rows)
             self._store_totals(connection, rows)
             self._store_deliveries(connection, rows)
+        for book in self._books.values():
+            book.store(connection)
         self._note_counts(connection)
 
     def remember(self) -> None:
         """Once the transaction is committed."""
-        for known, new in ((self._writer.people, self._people), (self._writer.days, self._days)):
+        for known, new in ((self.writer.people, self._people), (self.writer.days, self._days)):
             if len(known) > _CACHED:
                 known.clear()
             known.update(new)  # type: ignore[arg-type]
@@ -250,10 +277,10 @@ class _Batch:
         fresh = [portion.source for portion in self._portions if portion.begin == (0, 0)]
         if fresh:
             connection.execute(
-                self._writer.insert(checkpoints).on_conflict_do_nothing(),
+                self.writer.insert(checkpoints).on_conflict_do_nothing(),
                 [
                     {"source": source, "segment": 0, "offset": 0, "stored": 0, "dropped": 0,
-                     "changed_at": self._now}
+                     "changed_at": self.now}
                     for source in fresh
                 ],
             )  # fmt: skip
@@ -266,7 +293,7 @@ class _Batch:
                     "offset_": portion.begin.offset,
                     "to_segment": portion.end.segment,
                     "to_offset": portion.end.offset,
-                    "now": self._now,
+                    "now": self.now,
                 },
             )
             if moved.rowcount != 1:
@@ -289,9 +316,11 @@ class _Batch:
         """Of whom something is to be stored; they are made known where they have to be."""
         wanted = {e.user_id for *_, e in self._events if e.user_id is not None}
         wanted.update(link.user_id for _, link in self._links)
+        named = [each for book in self._books.values() for each in book.people()]
+        wanted.update(user for user, _ in named)
         if not wanted:
             return
-        writer = self._writer
+        writer = self.writer
         version = connection.execute(_META, {"key": schema.PEOPLE_VERSION}).scalar()
         if version != writer.people_version:
             writer.people.clear()
@@ -299,8 +328,9 @@ class _Batch:
         lookups = {writer.lookup(user): user for user in wanted if user not in writer.people}
         self._people = self._ask(connection, lookups)
         agreed = {e.user_id for *_, e in self._events if e.consent}
+        agreed.update(user for user, consent in named if consent)
         fresh = [
-            {"lookup": lookup, "key": secrets.token_bytes(32), "created_at": self._now}
+            {"lookup": lookup, "key": secrets.token_bytes(32), "created_at": self.now}
             for lookup, user in sorted(lookups.items())
             if user not in self._people and (user in agreed or writer.basis != "opt-in")
         ]
@@ -324,22 +354,22 @@ class _Batch:
             for lookup, key, deleted_at, analytics, sharing in found
         }
 
-    def _person(self, user_id: str) -> Person:
-        return self._people.get(user_id) or self._writer.people.get(user_id, NOBODY)
+    def person(self, user_id: str) -> Person:
+        return self._people.get(user_id) or self.writer.people.get(user_id, NOBODY)
 
-    def _may_keep(self, person: Person, consent: bool | None) -> bool:
+    def may_keep(self, person: Person, consent: bool | None) -> bool:
         if consent is not None:
             return consent
         if person.analytics is not None:
             return person.analytics
-        return self._writer.basis != "opt-in"
+        return self.writer.basis != "opt-in"
 
     def _store_consents(self, connection: Connection) -> None:
         for source, decision in self._consents:
-            lookup = self._writer.lookup(decision.user_id)
+            lookup = self.writer.lookup(decision.user_id)
             connection.execute(
-                self._writer.insert(subjects).on_conflict_do_nothing(),
-                {"lookup": lookup, "key": secrets.token_bytes(32), "created_at": self._now},
+                self.writer.insert(subjects).on_conflict_do_nothing(),
+                {"lookup": lookup, "key": secrets.token_bytes(32), "created_at": self.now},
             )
             changed = connection.execute(
                 update(subjects)
@@ -347,50 +377,50 @@ class _Batch:
                 .values({decision.purpose: decision.granted})
             )
             if changed.rowcount != 1:
-                self._drop(source, "deleted")
+                self.drop(source, "deleted")
                 continue
             connection.execute(
                 consents.insert(),
                 {"lookup": lookup, "purpose": decision.purpose, "granted": decision.granted,
                  "decided_at": decision.occurred_at},
             )  # fmt: skip
-            self._keep(source)
+            self.keep(source)
         if self._consents:
             schema.note_change_of_people(connection)
 
     def _store_links(self, connection: Connection) -> None:
         for source, link in self._links:
-            person = self._person(link.user_id)
-            if person.is_deleted or not self._may_keep(person, None) or person.subject is None:
-                self._drop(source, "deleted" if person.is_deleted else "consent")
+            person = self.person(link.user_id)
+            if person.is_deleted or not self.may_keep(person, None) or person.subject is None:
+                self.drop(source, "deleted" if person.is_deleted else "consent")
                 continue
             connection.execute(
-                self._writer.insert(sessions).on_conflict_do_nothing(),
+                self.writer.insert(sessions).on_conflict_do_nothing(),
                 {
-                    "session": self._writer.session(link.session_id),
+                    "session": self.writer.session(link.session_id),
                     "subject": person.subject,
                     "linked_at": link.occurred_at,
                 },
             )
-            self._keep(source)
+            self.keep(source)
 
     # --- events ---
 
     def _judge(self) -> list[tuple[str, bool, _Row]]:
         """Source, whether it may come again, and row of what may be stored."""
         rows = []
-        writer, now = self._writer, self._now
+        writer, now = self.writer, self.now
         asks = writer.basis == "opt-in"
         for source, event_id, again, event in self._events:
             (at, name, user_id, session_id, trace_id, consent, _, segments, properties) = event
             subject = None
             if user_id is not None:
-                person = self._person(user_id)
+                person = self.person(user_id)
                 if person.is_deleted:
-                    self._drop(source, "deleted")
+                    self.drop(source, "deleted")
                     continue
-                if not self._may_keep(person, consent):
-                    self._drop(source, "consent")
+                if not self.may_keep(person, consent):
+                    self.drop(source, "consent")
                     continue
                 subject = person.subject
             keeps_session = subject is not None or consent or not asks
@@ -412,7 +442,7 @@ class _Batch:
         fresh: set[bytes] = set()
         if given:
             found = connection.execute(
-                self._writer.insert(event_keys)
+                self.writer.insert(event_keys)
                 .on_conflict_do_nothing()
                 .returning(event_keys.c.event_id),
                 [{"event_id": key, "occurred_at": at} for key, at in sorted(given.items())],
@@ -422,15 +452,15 @@ class _Batch:
         for source, again, row in rows:
             if again:
                 if row.event_id not in fresh:
-                    self._drop(source, "duplicate")
+                    self.drop(source, "duplicate")
                     continue
                 fresh.remove(row.event_id)  # a second one in this transaction is none
-            self._keep(source)
+            self.keep(source)
             kept.append(row)
         return kept
 
     def _store_events(self, connection: Connection, rows: list[_Row]) -> None:
-        if self._writer.is_postgresql:
+        if self.writer.is_postgresql:
             # One parameter, unpacked by the server: next to no time in this process.
             made = ",".join(
                 f'{{"a":{at},"i":"{key.hex()}","n":{json.dumps(name)},"u":{_hex(subject)},'
@@ -438,13 +468,13 @@ class _Batch:
                 f'"g":{segments or "null"}}}'
                 for at, key, name, subject, session, trace, properties, segments, _ in rows
             )
-            connection.execute(_FROM_JSON, {"rows": f"[{made}]", "now": self._now})
+            connection.execute(_FROM_JSON, {"rows": f"[{made}]", "now": self.now})
         else:
             connection.exec_driver_sql(_VALUES, rows)
 
     def _store_totals(self, connection: Connection, rows: Sequence[_Row]) -> None:
         totals = Counter((row.occurred_at // HOUR * HOUR, row.name) for row in rows)
-        add = self._writer.insert(event_totals)
+        add = self.writer.insert(event_totals)
         connection.execute(
             add.on_conflict_do_update(
                 index_elements=["hour", "name"],
@@ -455,10 +485,10 @@ class _Batch:
         )
         self._days = {
             (row.occurred_at // DAY, row.subject) for row in rows if row.subject is not None
-        } - self._writer.days
+        } - self.writer.days
         if self._days:
             connection.execute(
-                self._writer.insert(subject_days).on_conflict_do_nothing(),
+                self.writer.insert(subject_days).on_conflict_do_nothing(),
                 [
                     {"day": _EPOCH + dt.timedelta(days=day), "subject": subject}
                     for day, subject in sorted(self._days)
@@ -467,14 +497,14 @@ class _Batch:
 
     def _store_deliveries(self, connection: Connection, rows: Sequence[_Row]) -> None:
         """What may go to destinations: nobody's events, and those of people who agree."""
-        writer = self._writer
+        writer = self.writer
         if not writer.destinations:
             return
         whose = {event_id: event.user_id for _, event_id, _, event in self._events}
         waiting = []
         for row in rows:
             user_id = whose[row.event_id]
-            person = self._person(user_id) if user_id is not None else None
+            person = self.person(user_id) if user_id is not None else None
             if person is not None and not self._may_share(person):
                 continue
             if person is None and row.session is not None and writer.sharing == "opt-in":
@@ -493,8 +523,11 @@ class _Batch:
     def _may_share(self, person: Person) -> bool:
         if person.sharing is not None:
             return person.sharing
-        return self._writer.sharing != "opt-in"
+        return self.writer.sharing != "opt-in"
 
+
+BOOKS: Mapping[type, Callable[[Batch], Book]] = {}
+"""Kind of entry → what keeps it, for each that is none of the writer's own."""
 
 _EPOCH = dt.date(1970, 1, 1)
 _PLACE = struct.Struct(">II")
