@@ -44,7 +44,7 @@ format: $(VENV)/.test ## rewrite the sources as ruff wants them
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
-bench: $(VENV)/.test $(VENV)/.pbmon ## what a request costs, beside upstream's instrumentation
+bench: $(VENV)/.bench $(VENV)/.pbmon ## what a request costs, beside upstream's instrumentation
 	@$(PY) -m benchmarks.http_cost $(ARGS)
 
 faults: $(VENV)/.test $(VENV)/.pbmon ## what is lost when the receiver, the server or the clock fails
@@ -61,6 +61,7 @@ secrets: .secrets/grafana_admin_password ## a random Grafana password, unless th
 lock: $(VENV)/.test ## renew requirements/*.txt from pyproject.toml (UPGRADE=1: newest versions)
 	@$(LOCK) pyproject.toml --group demo --group test -o requirements/test.txt
 	@$(LOCK) pyproject.toml --group demo -c requirements/test.txt -o requirements/demo.txt
+	@$(LOCK) pyproject.toml --group demo --group test --group bench -c requirements/test.txt -o requirements/bench.txt
 	@$(LOCK) requirements/otel-1.45.2.in --no-deps -o requirements/otel-1.45.2.txt
 
 clean: ## remove what was built; .venv and .secrets stay
@@ -80,6 +81,12 @@ $(VENV)/.test: requirements/test.txt | $(VENV)/.demo
 	@echo "installing requirements/test.txt into $(VENV) (about half a minute)"
 	@$(INSTALL) --no-deps --require-hashes -r requirements/test.txt || { \
 		echo "requirements/test.txt can't be installed: is the package index reachable? Then repeat make." >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.bench: requirements/bench.txt | $(VENV)/.test
+	@echo "installing requirements/bench.txt into $(VENV) (a few seconds)"
+	@$(INSTALL) --no-deps --require-hashes -r requirements/bench.txt || { \
+		echo "requirements/bench.txt can't be installed: is the package index reachable? Then repeat make." >&2; exit 1; }
 	@touch $@
 
 # Again when pyproject.toml changes: the entry points and the version are in its metadata.

@@ -20,9 +20,9 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-LISTS = ("demo", "test", "otel-1.45.2")
+LISTS = ("demo", "test", "bench", "otel-1.45.2")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13")
-GROUPS = {"demo": ("demo",), "test": ("demo", "test")}
+GROUPS = {"demo": ("demo",), "test": ("demo", "test"), "bench": ("demo", "test", "bench")}
 
 
 @dataclass(frozen=True)
