@@ -85,16 +85,19 @@ def test_a_rolling_day_begins_at_the_same_time_of_yesterday(zone, now, hours):
 
 
 @pytest.mark.parametrize(
-    ("zone", "now", "start"),
+    ("period", "zone", "now", "start"),
     [
         # 02:30 never was on 29 March, and came twice on 25 October.
-        ("Europe/Berlin", "2026-03-30 02:30", "2026-03-29 00:30+00:00"),
-        ("Europe/Berlin", "2026-10-26 02:30", "2026-10-25 00:30+00:00"),
-        ("Pacific/Apia", "2011-12-31 10:00", "2011-12-29 20:00+00:00"),
+        ("day", "Europe/Berlin", "2026-03-30 02:30", "2026-03-29 00:30+00:00"),
+        ("day", "Europe/Berlin", "2026-10-26 02:30", "2026-10-25 00:30+00:00"),
+        ("week", "Europe/Berlin", "2026-11-01 02:30", "2026-10-25 00:30+00:00"),
+        ("month", "Europe/Berlin", "2026-04-29 02:30", "2026-03-29 00:30+00:00"),
+        ("month", "Europe/Berlin", "2026-11-25 02:30", "2026-10-25 00:30+00:00"),
+        ("day", "Pacific/Apia", "2011-12-31 10:00", "2011-12-29 20:00+00:00"),
     ],
 )
-def test_a_start_that_was_twice_or_never_is_the_earlier_one(zone, now, start):
-    assert span("day", "rolling", zone, at(zone, now))[0] == datetime.fromisoformat(start)
+def test_a_start_that_was_twice_or_never_is_the_earlier_one(period, zone, now, start):
+    assert span(period, "rolling", zone, at(zone, now))[0] == datetime.fromisoformat(start)
 
 
 @pytest.mark.parametrize(
