@@ -25,6 +25,7 @@ class Roles:
     def __init__(self, shipper: Shipper | None = None, leader: Leader | None = None) -> None:
         self.shipper = shipper
         self.leader = leader
+        self._ended = False
 
     def install(self, meter: Meter) -> None:
         signals.observe(catalog.STORE_LAG, self._lag, meter=meter, instant=True)
@@ -45,7 +46,10 @@ class Roles:
         if self.shipper is None or self.leader is None:
             return []
         held = {"shipper": self.shipper.is_on_duty, "leader": self.leader.is_leading}
-        return [Observation(int(has), {catalog.ROLE.name: role}) for role, has in held.items()]
+        return [
+            Observation(int(has and not self._ended), {catalog.ROLE.name: role})
+            for role, has in held.items()
+        ]
 
     def totals(self) -> Mapping[tuple[str, str], int]:
         """(outcome, reason) → events that this process has stored, or not."""
@@ -67,6 +71,7 @@ class Roles:
         return self.leader.finish(deadline_s) and stored
 
     def stop(self) -> None:
+        self._ended = True  # as the last export says
         for role in (self.shipper, self.leader):
             if role is not None:
                 role.stop()
