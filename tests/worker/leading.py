@@ -37,7 +37,9 @@ def main() -> None:
 
     def publish(reading: Reading | None) -> None:
         hear(reading)
-        sys.stderr.write("leads\n" if reading is not None else "leads no more\n")
+        if reading is not None:
+            (total,) = (f.value for f in reading.figures if f.metric is STORED)
+            sys.stderr.write(f"leads {total}\n")
 
     wiring._worker._publish = publish
     for line in sys.stdin:

@@ -25,8 +25,9 @@ from pbmon.worker import leader as module
 from pbmon.worker.leader import Leader
 from tests.fresh import environment
 from tests.stack.process import unused_port, wait_until
+from tests.stack.samples import PIPELINE
 from tests.store.conftest import *  # noqa: F403
-from tests.telemetry.receiver import Receiver
+from tests.telemetry.receiver import Receiver, closed_port
 from tests.worker.test_leader import put
 
 WAITING = 60.0
@@ -283,8 +284,12 @@ class Process:
         self.process.stdin.flush()
         assert self.process.stdout.readline() == f"{count}\n", self.log.read_text()
 
+    def exported(self, total):
+        """Whether it has told of that many for as long as it takes to put it on its way."""
+        return self.log.read_text().count(f"leads {total}\n") > 3
+
     def leads(self):
-        return "leads\n" in self.log.read_text()
+        return "leads" in self.log.read_text()
 
     def kill(self):
         self.process.kill()
@@ -381,3 +386,36 @@ def test_a_leader_that_is_killed_is_followed_under_one_name_and_no_total_is_lost
     assert all(len(values) == 1 for values in by_time.values())
     in_order = [value for _, (value,) in sorted(by_time.items())]
     assert in_order == sorted(in_order)
+
+
+def test_what_a_dead_leader_left_is_no_fall_to_prometheus(
+    tmp_path, stack_prometheus, stack_collector
+):
+    """Its points wait for the collector while another leads; they arrive behind newer ones, and
+    each has its place."""
+    url = f"sqlite:///{tmp_path}/store.sqlite3"
+    collector = stack_collector(
+        PIPELINE, {"METRICS_TO": stack_prometheus.otlp_endpoint, "TRACES_TO": closed_port()}
+    )
+    collector.stop()
+    with processes(collector.otlp_endpoint, url) as start:
+        first = start(tmp_path / "state")
+        first.track(100)
+        wait_until(lambda: first.exported(100), "what the first leader has to tell", WAITING)
+        first.kill()
+        second = start(tmp_path / "state")
+        second.track(50)
+        wait_until(lambda: second.exported(150), "what the second leader has to tell", WAITING)
+        collector.start()
+        second.track(5)
+        second.end()
+    series = f'test_stored_total{{instance="{known(url)["store_id"]}"}}'
+
+    def asked(expression):
+        return [value for _, value in stack_prometheus.query(expression.replace("SERIES", series))]
+
+    wait_until(lambda: asked("last_over_time(SERIES[1h])") == [155], "the newest", WAITING)
+    first_told = f"count_over_time(({series} == 100)[1h:100ms])"
+    wait_until(lambda: bool(asked(first_told)), "what the dead one left", WAITING)
+    assert asked("resets(SERIES[1h])") == [0]
+    assert asked("max_over_time(SERIES[1h]) - min_over_time(SERIES[1h])") == [155]
