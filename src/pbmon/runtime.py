@@ -185,6 +185,19 @@ class Figure(NamedTuple):
     attributes: Mapping[str, str]
 
 
+class Reading(NamedTuple):
+    """All figures of a store at one moment, read by the one process that leads. Times are µs since
+    the epoch, UTC, by the store's clock.
+
+    made_at: since when the totals of its counters count.
+    """
+
+    store_id: str
+    made_at: int
+    at: int
+    figures: tuple[Figure, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
     """pbmon took what was handed to it."""

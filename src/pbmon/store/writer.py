@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import bindparam, select, text, update
 
 from pbmon import privacy
@@ -143,7 +142,7 @@ class Writer:
             set_={"events": event_totals.c.events + add.excluded.events},
         )
         if pepper is None:
-            with suppress_instrumentation(), reading(engine).connect() as connection:
+            with reading(engine).connect() as connection:
                 pepper = bytes.fromhex(connection.execute(_META, {"key": "pepper"}).scalar_one())
         self.lookup = lru_cache(_CACHED)(partial(privacy.lookup, pepper))
         self.session = lru_cache(_CACHED)(partial(privacy.session_pseudonym, pepper))
@@ -155,13 +154,13 @@ class Writer:
     def position(self, source: str) -> Position:
         """How far a journal is in the store."""
         query = select(checkpoints.c.segment, checkpoints.c.offset)
-        with suppress_instrumentation(), reading(self._engine).connect() as connection:
+        with reading(self._engine).connect() as connection:
             row = connection.execute(query.where(checkpoints.c.source == source)).one_or_none()
         return Position(row.segment, row.offset) if row is not None else Position(0, 0)
 
     def forget(self, source: str) -> None:
         """The journal is gone, and so may be how far it was read."""
-        with suppress_instrumentation(), self._engine.begin() as connection:
+        with self._engine.begin() as connection:
             connection.execute(checkpoints.delete().where(checkpoints.c.source == source))
 
     def close(self) -> None:
@@ -180,7 +179,7 @@ class Writer:
         return self._write(Batch(self, (), rows))
 
     def _write(self, batch: Batch) -> Written:
-        with suppress_instrumentation(), self._engine.begin() as connection:
+        with self._engine.begin() as connection:
             batch.store(connection)
         batch.remember()
         return batch.written
