@@ -289,7 +289,7 @@ def test_a_forked_child_is_not_the_shipper(home, url, shipper):
 def test_a_journal_that_is_taken_away_in_the_middle_is_forgotten(home, url, shipper):
     gone, kept = filled(home, event(0)), filled(home, event(1))
     shipper.take_duty()
-    shipper._look()
+    shipper._journals.look()
     for file in gone.directory.iterdir():
         file.unlink()
     gone.directory.rmdir()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
 
 from opentelemetry.metrics import Meter, Observation
 
@@ -17,6 +18,7 @@ from pbmon.spool import journal
 from pbmon.spool.directory import Home
 from pbmon.store.access import may_be_there
 from pbmon.worker.leader import Leader
+from pbmon.worker.rounds import Rounds
 from pbmon.worker.shipper import PORTION, Shipper
 from pbmon.worker.targets import makers
 from pbmon.worker.urls import store_url, url_of
@@ -31,6 +33,7 @@ class Embedded:
         self.intake = Intake(self._open_home, self._begin)
         self.shipper: Shipper | None = None
         self.leader: Leader | None = None
+        self._syncs = Rounds("pbmon-sync", lambda _timeout_s: self.intake.sync())
 
     def _open_home(self) -> Home:
         return journal.open_home(self._settings().state_dir, self._service())
@@ -70,6 +73,10 @@ class Embedded:
         if self.shipper is None:
             return True
         return self.shipper.finish(time.monotonic() + timeout_s)
+
+    def sync(self) -> Future[bool]:
+        """Have on the disk itself what was taken before; whether it is, and no store is asked."""
+        return self._syncs.join(0.0)
 
     def close(self, timeout_s: float) -> None:
         """Nothing more is taken; what is not in the store by then is left to the next shipper."""
