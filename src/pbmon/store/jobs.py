@@ -103,9 +103,7 @@ def forget_checkpoints(connection: Connection) -> None:
     Without it the journal would be stored a second time.
     """
     now, changed_at = schema.now(), checkpoints.c.changed_at
-    connection.execute(
-        checkpoints.delete().where(changed_at < 0, changed_at > -(now - DAY))
-    )
+    connection.execute(checkpoints.delete().where(changed_at < 0, changed_at > -(now - DAY)))
     connection.execute(
         checkpoints.update().where(changed_at.between(0, now - _ABANDONED)).values(changed_at=-now)
     )

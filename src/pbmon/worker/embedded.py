@@ -5,9 +5,11 @@ An application that calls none of it makes no journal, opens no database and has
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 
 from opentelemetry.metrics import Meter, Observation
 
@@ -23,6 +25,8 @@ from pbmon.worker.shipper import PORTION, Shipper
 from pbmon.worker.targets import makers
 from pbmon.worker.urls import store_url, url_of
 
+_WATCH_EVERY_S = 1.0
+
 
 class Embedded:
     """settings, service: those in force at the first use."""
@@ -31,6 +35,8 @@ class Embedded:
         self._settings = settings
         self._service = service
         self.intake = Intake(self._open_home, self._begin)
+        self._watch = Watch(self.intake.look_after)
+        self._former: list[Shipper] = []
         self.shipper: Shipper | None = None
         self.leader: Leader | None = None
         self._syncs = Rounds("pbmon-sync", lambda _timeout_s: self.intake.sync())
@@ -40,10 +46,18 @@ class Embedded:
 
     def _begin(self, home: Home) -> None:
         settings = self._settings()
-        if self.shipper is None and settings.worker == "thread":
-            self.shipper, self.leader = build(settings, home, self.intake.look_after)
-            self.shipper.start()
-            self.leader.start()
+        if settings.worker != "thread":
+            self._watch.start()
+            return
+        if self.shipper is not None:
+            if self.shipper.place == home.path:
+                return
+            # Where it was, this process can't do anything any more.
+            self._former.append(self.shipper)
+            self._stop()
+        self.shipper, self.leader = build(settings, home, self.intake.look_after)
+        self.shipper.start()
+        self.leader.start()
 
     def install(self, meter: Meter) -> None:
         signals.observe(catalog.STORE_LAG, self._lag, meter=meter, instant=True)
@@ -62,10 +76,10 @@ class Embedded:
     def totals(self) -> Mapping[tuple[str, str], int]:
         """(outcome, reason) → events, as runtime.Runtime.event_totals."""
         totals = dict(self.intake.totals())
-        if self.shipper is not None:
-            totals["delivered", ""] = self.shipper.delivered
-            for reason, count in self.shipper.dropped.copy().items():
-                totals["dropped", reason] = count
+        for shipper in (*self._former, *([self.shipper] if self.shipper is not None else [])):
+            totals["delivered", ""] = totals.get(("delivered", ""), 0) + shipper.delivered
+            for reason, count in shipper.dropped.copy().items():
+                totals["dropped", reason] = totals.get(("dropped", reason), 0) + count
         return totals if any(totals.values()) else {}
 
     def finish(self, timeout_s: float) -> bool:
@@ -82,9 +96,47 @@ class Embedded:
         """Nothing more is taken; what is not in the store by then is left to the next shipper."""
         self.intake.close()
         self.finish(timeout_s)
+        self._watch.stop()
+        self._stop()
+
+    def _stop(self) -> None:
         for role in (self.shipper, self.leader):
             if role is not None:
                 role.stop()
+
+
+class Watch:
+    """Looks after the journal about once a second, where no shipper's thread does."""
+
+    def __init__(self, look_after: Callable[[], None]) -> None:
+        self._look_after = look_after
+        self._begin()
+        signals.enlist(self)
+
+    def _begin(self) -> None:
+        self._stopped = threading.Event()
+        self._started = False
+
+    def forget(self) -> None:
+        """In a forked child: it begins again with the journal of its own."""
+        self._begin()
+
+    def start(self) -> None:
+        if self._started:
+            return
+        self._started = True
+        # Where the interpreter is exiting there is nothing more to look after.
+        with suppress(RuntimeError):
+            threading.Thread(target=self._run, name="pbmon-journal", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _run(self) -> None:
+        stopped = self._stopped
+        while not stopped.wait(_WATCH_EVERY_S):
+            with signals.guard("looking after the events"):
+                self._look_after()
 
 
 def build(

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pbmon import privacy, signals
@@ -139,6 +140,11 @@ class Shipper:
         with signals.guard("emptying the outbox"):
             while self.empty_outbox() and not self._stopped:
                 pass
+
+    @property
+    def place(self) -> Path:
+        """Where its journals are."""
+        return self._home.path
 
     @property
     def is_on_duty(self) -> bool:
