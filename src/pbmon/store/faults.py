@@ -111,9 +111,8 @@ _BY_WORDS = [
          UNKNOWN_HOST),
         ("Connection refused|No such file or directory", REFUSED),
         ("[Tt]imeout expired|timed out|[Nn]o route to host|[Nn]etwork is unreachable", NO_ANSWER),
-        ("server closed the connection|connection (already|is|was|has been) closed"
-         "|the connection is lost|[Cc]onnection reset|terminated abnormally|consuming input failed"
-         "|EOF detected", LOST),
+        ("closed the connection|connection (already|is|was|has been) closed", LOST),
+        ("[Cc]onnection reset|connection is lost|terminated abnormally|EOF detected", LOST),
     )
 ]  # fmt: skip
 
