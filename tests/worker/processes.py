@@ -58,7 +58,6 @@ def _transactions(app: str, number: int) -> Iterator[tuple[int, bool]]:
     """Of one whose end is not known, as the database went away, nothing is said."""
     from sqlalchemy import create_engine
     from sqlalchemy.exc import SQLAlchemyError
-    from sqlalchemy.pool import NullPool
 
     from pbmon.store.engine import parse
     from pbmon.store.outbox import OutboxError
@@ -67,7 +66,7 @@ def _transactions(app: str, number: int) -> Iterator[tuple[int, bool]]:
     url = parse(app)
     # A commit is to outlive the crash of the server, which the tests' has turned off for speed.
     options = {} if url.get_backend_name() == "sqlite" else {"options": "-c synchronous_commit=on"}
-    engine = create_engine(url, poolclass=NullPool, connect_args=options)
+    engine = create_engine(url, pool_size=1, pool_pre_ping=True, connect_args=options)
     while True:
         number += 1
         is_kept = generator.random() > _GONE

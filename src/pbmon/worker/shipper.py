@@ -310,7 +310,7 @@ class Shipper:
         if self._behind_since_s is None:
             self._behind_since_s = time.monotonic()
         signals.tell(
-            "store", "pbmon: the store %s %s. Events wait in the spool meanwhile.",
+            f"store:{why}", "pbmon: the store %s %s. Events wait in the spool meanwhile.",
             privacy.mask_url(self._url), why,
         )  # fmt: skip
 
