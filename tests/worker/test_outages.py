@@ -20,23 +20,14 @@ from pbmon.store import access, engine, schema, tables
 from pbmon.store.writer import DAY, HOUR
 from pbmon.worker import leader as leading
 from pbmon.worker import shipper as module
+from pbmon.worker.leader import Leader
 from pbmon.worker.shipper import Shipper
 from tests.delivery.vendors import Answer, WebhookVendor
 from tests.stack.process import unused_port
 from tests.store.conftest import new_database
+from tests.worker.conftest import OPT_OUT
 from tests.worker.test_leader import by, put, state_of
-from tests.worker.test_shipper import (
-    NOON,
-    OPT_OUT,
-    event,
-    filled,
-    home,  # noqa: F401
-    journals,
-    ship_all,
-    shipper,  # noqa: F401
-    stored,
-    url,  # noqa: F401
-)
+from tests.worker.test_shipper import NOON, event, filled, journals, ship_all, stored
 
 
 class Clock:
@@ -56,7 +47,7 @@ def remount(place, mode):
 # --- the store ------------------------------------------------------------------------------
 
 
-def test_a_store_that_is_away_for_an_hour(home, url, monkeypatch, caplog):  # noqa: F811
+def test_a_store_that_is_away_for_an_hour(home, url, monkeypatch, caplog):
     clock = Clock()
     monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(signals, "time", clock)
@@ -95,7 +86,7 @@ def test_a_store_that_is_away_for_an_hour(home, url, monkeypatch, caplog):  # no
 
 
 @pytest.mark.parametrize("mode", ["full", "ro"])
-def test_the_stores_volume_is_full_or_read_only(home, volume, mode, caplog, monkeypatch):  # noqa: F811
+def test_the_stores_volume_is_full_or_read_only(home, volume, mode, caplog, monkeypatch):
     monkeypatch.setattr(module, "_AGAIN_S", (0.0,))
     place = volume(4 * 1024 * 1024)
     store = f"sqlite:///{place}/store.sqlite3"
@@ -134,7 +125,7 @@ def test_a_schema_that_is_older_or_newer_than_the_code(
     home,
     stack_postgres,
     caplog,
-    monkeypatch,  # noqa: F811
+    monkeypatch,
 ):
     monkeypatch.setattr(module, "_AGAIN_S", (0.0,))
     store = new_database(stack_postgres.url)
@@ -177,7 +168,7 @@ def test_a_store_that_was_removed_is_made_anew_and_filled_from_what_is_there(
     shipper,
     url,
     caplog,
-    monkeypatch,  # noqa: F811
+    monkeypatch,
 ):
     monkeypatch.setattr(module, "_AGAIN_S", (0.0,))
     kept = filled(home, event(0))
@@ -200,7 +191,7 @@ def totals(intake):
     return {reason or outcome: count for (outcome, reason), count in intake.totals().items()}
 
 
-def test_the_journals_volume_is_full(volume, url, caplog, monkeypatch):  # noqa: F811
+def test_the_journals_volume_is_full(volume, url, caplog, monkeypatch):
     monkeypatch.setattr(journal, "_RETRY_S", 0.0)
     monkeypatch.setattr(directory, "_LARGEST_SEGMENT", 64 * 1024)
     place = journal.open_home(str(volume(1024 * 1024) / "state"), "shop")
@@ -234,7 +225,7 @@ def test_a_state_directory_that_is_read_only(volume, caplog):
     intake._left.clear()
 
 
-def test_a_removed_place_is_said_and_taken_up_again(home, url, shipper, caplog):  # noqa: F811
+def test_a_removed_place_is_said_and_taken_up_again(home, url, shipper, caplog):
     kept = filled(home, event(0))
     assert ship_all(shipper)
     kept.close()
@@ -249,7 +240,7 @@ def test_a_removed_place_is_said_and_taken_up_again(home, url, shipper, caplog):
     kept.close()
 
 
-def test_whose_lock_was_removed_takes_it_anew(home, shipper):  # noqa: F811
+def test_whose_lock_was_removed_takes_it_anew(home, shipper):
     assert shipper.take_duty()
     (home.path / ".shipper").unlink()
     other = Duty(home)
@@ -261,7 +252,7 @@ def test_whose_lock_was_removed_takes_it_anew(home, shipper):  # noqa: F811
     other.forget()
 
 
-def test_another_users_journal_keeps_no_other_out(home, url, shipper, caplog, monkeypatch):  # noqa: F811
+def test_another_users_journal_keeps_no_other_out(home, url, shipper, caplog, monkeypatch):
     theirs, ours = filled(home, event(0)), filled(home, event(1))
     read = Backlog.read
 
@@ -297,7 +288,7 @@ def set_clock(monkeypatch, at_s):
     monkeypatch.setattr(time, "time", lambda: at_s)
 
 
-def test_a_clock_that_jumps_loses_and_doubles_nothing(home, url, shipper, monkeypatch):  # noqa: F811
+def test_a_clock_that_jumps_loses_and_doubles_nothing(home, url, shipper, monkeypatch):
     kept = filled(home)
     now_s = NOON / 1e6
     for number, step_s in enumerate((0, 3600, -7200, YEAR_S, -YEAR_S, -now_s + 1)):
@@ -321,7 +312,7 @@ def test_a_clock_that_jumps_loses_and_doubles_nothing(home, url, shipper, monkey
 
 def test_a_destination_that_waits_by_a_clock_that_was_ahead_is_not_left_for_a_year(
     url,
-    monkeypatch,  # noqa: F811
+    monkeypatch,
 ):
     put(url, 3)
     now_s = time.time()
@@ -337,7 +328,7 @@ def test_a_destination_that_waits_by_a_clock_that_was_ahead_is_not_left_for_a_ye
     assert state_of(url).waiting == 0
 
 
-def test_a_clock_that_jumps_ahead_deletes_nothing(url, caplog, monkeypatch):  # noqa: F811
+def test_a_clock_that_jumps_ahead_deletes_nothing(url, caplog, monkeypatch):
     now_s = time.time()
     put(url, 3)
     with access.open_engine(url).begin() as connection:

@@ -7,18 +7,17 @@ import threading
 import time
 from collections import Counter
 
-import pytest
 from sqlalchemy import select
 
 from pbmon import signals
-from pbmon.spool import entries, journal
+from pbmon.spool import entries
 from pbmon.spool.journal import Journal
 from pbmon.store import access, engine, tables
 from pbmon.worker import shipper as module
 from pbmon.worker.shipper import Shipper
 from tests.stack.process import unused_port, wait_until
+from tests.worker.conftest import OPT_OUT
 
-OPT_OUT = {"analytics": "opt-out", "sharing": "opt-in"}
 NOON = 1_795_608_000_000_000
 
 
@@ -28,23 +27,6 @@ def event(number=0, **fields):
         values["at"], "bought", values["user"], None, None, None, values["event_id"], None,
         {"n": number},
     )  # fmt: skip
-
-
-@pytest.fixture
-def home(tmp_path):
-    return journal.open_home(str(tmp_path / "state"), "shop")
-
-
-@pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path}/store.sqlite3"
-
-
-@pytest.fixture
-def shipper(home, url):
-    made = Shipper(home, url, OPT_OUT, portion=10)
-    yield made
-    made.stop()
 
 
 def filled(home, *payloads):
