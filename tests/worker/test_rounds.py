@@ -69,7 +69,7 @@ def test_a_round_that_fails_is_told_and_keeps_no_one_waiting(monkeypatch, caplog
     rounds = Rounds("failing", fail)
     assert rounds.join(1.0).result(PATIENCE_S) is False
     assert rounds.join(1.0).result(PATIENCE_S) is False
-    assert "failing failed with KeyError" in caplog.text
+    assert "a round of failing failed with KeyError" in caplog.text
 
 
 def test_where_no_thread_can_start_it_is_done_at_once(work, rounds, monkeypatch):

@@ -103,7 +103,9 @@ def _open_sqlite(url: URL) -> Engine:
             # Ours alone; SQLite gives its other files the same mode. Never one that is there: to
             # close any descriptor of it gives up all locks that this process has on it.
             os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-            disk.sync(file.parent.parent)  # of the directory's own name; SQLite sees to the file's
+            for above in file.parent.parents:  # of the file's own name SQLite takes care
+                with suppress(OSError):
+                    disk.sync(above)
     made = make(url, {"timeout": _LOCK_WAIT_S})
     from sqlalchemy import event
 

@@ -59,7 +59,7 @@ class Rounds:
                     return
             done = False
             try:
-                with signals.guard(self._name):
+                with signals.guard(f"a round of {self._name}"):
                     done = self._do(timeout_s)
             finally:
                 future.set_result(done)
