@@ -264,7 +264,7 @@ def test_in_another_place_another_shipper_goes_on(state, tmp_path):
     other = tmp_path / "other"
     done = python(
         f"""
-        import json
+        import json, time
         import pbmon
         from pbmon import wiring
         pbmon.configure()
@@ -274,8 +274,10 @@ def test_in_another_place_another_shipper_goes_on(state, tmp_path):
         first, thread = worker.shipper, worker.shipper._thread
         worker.intake._journal._owner += 1
         pbmon.configure(state_dir={str(other)!r})
+        until_s = time.monotonic() + 50
         while worker.shipper is first:
-            pass
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
         thread.join(60)
         assert not thread.is_alive() and not first.is_on_duty
         assert pbmon.track("again")

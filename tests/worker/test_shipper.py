@@ -78,6 +78,28 @@ def test_of_a_removed_journal_nothing_is_left_in_the_store(home, url, shipper):
     made.dispose()
 
 
+def test_an_idle_journals_checkpoint_is_touched_once_an_hour(home, url, shipper, monkeypatch):
+    """The job of retention forgets those of journals that nobody has seen for a month."""
+    kept = filled(home, event(0))
+    assert ship_all(shipper)
+    made = engine.open_store(url)
+
+    def changed_at():
+        with made.connect() as connection:
+            return connection.execute(select(tables.checkpoints.c.changed_at)).scalar_one()
+
+    with made.begin() as connection:
+        connection.execute(tables.checkpoints.update().values(changed_at=-1))  # as if marked
+    assert ship_all(shipper)
+    assert changed_at() == -1
+    now_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s + 3601)
+    shipper.ship()
+    assert changed_at() > NOON
+    made.dispose()
+    kept.close()
+
+
 def test_the_next_shipper_goes_on_where_the_store_says(home, url, shipper):
     kept = filled(home, *(event(n) for n in range(35)))
     shipper.take_duty()
