@@ -27,7 +27,8 @@ PEER = "pbmon.peer"
 class RequestRecord(Protocol):
     """One HTTP request under way. A hook reports what it sees; nothing here raises.
 
-    Order: response_started? → response_completed? → failed? → closed, each at most once.
+    Order: response_started? → response_completed? → failed? → closed, each at most once; failed
+    comes earlier where the exception is known before its answer.
     """
 
     route: str | None

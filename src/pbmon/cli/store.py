@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pbmon import privacy
 from pbmon.cli.place import Place, in_place
+from pbmon.outbound import url_of
 from pbmon.store.access import make_outbox, open_engine, read, upgrade
-from pbmon.worker.urls import url_of
 from pbmon.worker.waiting import waiting_since
 
 if TYPE_CHECKING:

@@ -131,6 +131,16 @@ class Writer:
         self.destinations = tuple(destinations)
         self.is_postgresql = engine.dialect.name == "postgresql"
         self.insert = insert_of(engine)
+        self.adding = {
+            table: self.insert(table).on_conflict_do_nothing()
+            for table in (checkpoints, event_keys, sessions, subject_days, subjects)
+        }
+        """Table → the statement that adds those of its rows that are not there yet."""
+        add = self.insert(event_totals)
+        self.counting = add.on_conflict_do_update(
+            index_elements=["hour", "name"],
+            set_={"events": event_totals.c.events + add.excluded.events},
+        )
         if pepper is None:
             with reading(engine).connect() as connection:
                 pepper = bytes.fromhex(connection.execute(_META, {"key": "pepper"}).scalar_one())
@@ -276,7 +286,7 @@ class Batch:
         fresh = [portion.source for portion in self._portions if portion.begin == (0, 0)]
         if fresh:
             connection.execute(
-                self.writer.insert(checkpoints).on_conflict_do_nothing(),
+                self.writer.adding[checkpoints],
                 [
                     {"source": source, "segment": 0, "offset": 0, "stored": 0, "dropped": 0,
                      "changed_at": self.now}
@@ -334,7 +344,7 @@ class Batch:
             if user not in self._people and (user in agreed or writer.basis != "opt-in")
         ]
         if fresh:
-            connection.execute(writer.insert(subjects).on_conflict_do_nothing(), fresh)
+            connection.execute(writer.adding[subjects], fresh)
             self._people = self._ask(connection, lookups)
 
     def _ask(self, connection: Connection, lookups: Mapping[bytes, str]) -> dict[str, Person]:
@@ -367,7 +377,7 @@ class Batch:
         for source, decision in self._consents:
             lookup = self.writer.lookup(decision.user_id)
             connection.execute(
-                self.writer.insert(subjects).on_conflict_do_nothing(),
+                self.writer.adding[subjects],
                 {"lookup": lookup, "key": secrets.token_bytes(32), "created_at": self.now},
             )
             changed = connection.execute(
@@ -394,7 +404,7 @@ class Batch:
                 self.drop(source, "deleted" if person.is_deleted else "consent")
                 continue
             connection.execute(
-                self.writer.insert(sessions).on_conflict_do_nothing(),
+                self.writer.adding[sessions],
                 {
                     "session": self.writer.session(link.session_id),
                     "subject": person.subject,
@@ -441,9 +451,7 @@ class Batch:
         fresh: set[bytes] = set()
         if given:
             found = connection.execute(
-                self.writer.insert(event_keys)
-                .on_conflict_do_nothing()
-                .returning(event_keys.c.event_id),
+                self.writer.adding[event_keys].returning(event_keys.c.event_id),
                 [{"event_id": key, "occurred_at": at} for key, at in sorted(given.items())],
             )
             fresh = {bytes(key) for key in found.scalars()}
@@ -473,12 +481,8 @@ class Batch:
 
     def _store_totals(self, connection: Connection, rows: Sequence[_Row]) -> None:
         totals = Counter((row.occurred_at // HOUR * HOUR, row.name) for row in rows)
-        add = self.writer.insert(event_totals)
         connection.execute(
-            add.on_conflict_do_update(
-                index_elements=["hour", "name"],
-                set_={"events": event_totals.c.events + add.excluded.events},
-            ),
+            self.writer.counting,
             # In one order in every transaction: two of them never wait for each other.
             [{"hour": h, "name": n, "events": count} for (h, n), count in sorted(totals.items())],
         )
@@ -487,7 +491,7 @@ class Batch:
         } - self.writer.days
         if self._days:
             connection.execute(
-                self.writer.insert(subject_days).on_conflict_do_nothing(),
+                self.writer.adding[subject_days],
                 [
                     {"day": _EPOCH + dt.timedelta(days=day), "subject": subject}
                     for day, subject in sorted(self._days)

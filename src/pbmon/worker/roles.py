@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Mapping
 from opentelemetry.metrics import Meter, Observation
 
 from pbmon import catalog, signals
+from pbmon.outbound import url_of
 from pbmon.settings import Settings
 from pbmon.spool.directory import Home
 from pbmon.store.access import may_be_there
 from pbmon.worker.leader import Leader
 from pbmon.worker.shipper import PORTION, Shipper
 from pbmon.worker.targets import makers
-from pbmon.worker.urls import store_url, url_of
+from pbmon.worker.urls import store_url
 
 
 class Roles:
