@@ -35,7 +35,7 @@ def catalogue() -> str:
                 f"`{m.prometheus_name}`",
                 f"{m.kind}, `{m.unit}`",
                 ", ".join(f"`{a.name}`" for a in m.attributes) or "–",
-                m.meaning,
+                m.meaning + (" Of the store." if m.of_store else ""),
             )
             for m in catalog.METRICS
         ),
@@ -63,6 +63,7 @@ Names of stability `stable` and `development` are OpenTelemetry's semantic conve
 
 An instrument has at most 2,000 series in a process, the last of which, with `otel.metric.overflow`,
 counts what comes after. A histogram's Prometheus name is followed by `_bucket`, `_sum`, `_count`.
+What is marked "of the store" is no process's figure: see [events](events.md#what-is-exported).
 
 ## Attributes
 

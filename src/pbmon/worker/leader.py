@@ -185,15 +185,16 @@ class Leader:
 
     def lead(self) -> bool:
         """Whether this process is the leader now. Raises StoreError."""
-        was_leading, self.is_leading = self.is_leading, False
+        leads = False
         try:
             if self._leadership is None:
                 self._leadership = open_leadership(self._url)
-            self.is_leading = self._leadership.take()
+            leads = self._leadership.take()
         finally:
-            if was_leading and not self.is_leading:
+            if self.is_leading and not leads:
                 self.publish(None)
-        return self.is_leading
+            self.is_leading = leads
+        return leads
 
     def read_figures(self) -> None:
         """Publish them, every five seconds or where somebody waits for them. Where the store does
