@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 VERSION_TABLE = "schema_version"
-VERSIONS = ("0001",)
+VERSIONS = ("0001", "0002")
 """Of the steps in migrations/versions, the oldest first."""
 
 PEOPLE_VERSION = "people_version"
 """In `meta`: another one after every change of what `subjects` says of people that were known."""
 
+HOUR = 3_600_000_000
+DAY = 24 * HOUR
 MONTHS_AHEAD = 13
 _LOCK = 0x70626D6F6E  # "pbmon": of pg_advisory_xact_lock
 

@@ -12,11 +12,13 @@ from opentelemetry.metrics import Meter, Observation
 
 from pbmon import catalog, signals
 from pbmon.business.intake import Intake
+from pbmon.money import Rates
 from pbmon.settings import Settings
 from pbmon.spool import journal
 from pbmon.spool.directory import Home
 from pbmon.store.access import may_be_there
 from pbmon.worker.leader import Leader
+from pbmon.worker.reader import LazyReader
 from pbmon.worker.shipper import PORTION, Shipper
 from pbmon.worker.targets import makers
 from pbmon.worker.urls import store_url, url_of
@@ -29,6 +31,7 @@ class Embedded:
         self._settings = settings
         self._service = service
         self.intake = Intake(self._open_home, self._begin)
+        self.reader = LazyReader(settings, service)
         self.shipper: Shipper | None = None
         self.leader: Leader | None = None
 
@@ -78,6 +81,7 @@ class Embedded:
         for role in (self.shipper, self.leader):
             if role is not None:
                 role.stop()
+        self.reader.close()
 
 
 def build(
@@ -87,8 +91,10 @@ def build(
     *,
     portion: int = PORTION,
     may_change_schema: bool = False,
+    rates: Rates | None = None,
 ) -> tuple[Shipper, Leader]:
-    """The roles by the settings. may_change_schema: in a process of their own."""
+    """The roles by the settings. may_change_schema: in a process of their own. rates: what money
+    is converted by."""
     url = store_url(settings, home)
     destinations = makers(settings, home.service)
     shipper = Shipper(
@@ -97,6 +103,8 @@ def build(
         settings.consent,
         outbox_url=url_of("outbox_url", settings.outbox_url),
         destinations=tuple(destinations),
+        base_currency=settings.base_currency,
+        rates=rates,
         portion=portion,
         every_second=every_second,
     )
@@ -106,4 +114,5 @@ def build(
         list(destinations.values()),
         may_lead=lambda: shipper.is_on_duty and may_be_there(url),
         may_change_schema=may_change_schema,
+        rates=rates,
     )

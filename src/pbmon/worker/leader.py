@@ -15,22 +15,27 @@ from typing import TYPE_CHECKING, Any
 
 from pbmon import signals
 from pbmon.delivery.events import Destination, Event
+from pbmon.money import Rates
 from pbmon.settings import Settings
 from pbmon.store.access import (
     Leadership,
     StoreError,
+    open_conversions,
     open_deliveries,
     open_leadership,
     open_runs,
 )
 from pbmon.worker import jobs
+from pbmon.worker.conversion import convert_waiting
 
 if TYPE_CHECKING:
+    from pbmon.store.conversion import Conversions
     from pbmon.store.deliveries import Deliveries
     from pbmon.store.jobs import Runs
 
 _EVERY_S = 1.0
 _JOBS_EVERY_S = 60.0
+_CONVERSIONS_EVERY_S = 600.0
 _AT_ONCE = 1000
 _LONGEST_S = 600.0
 _AGAIN_S = 5.0
@@ -38,7 +43,8 @@ _AGAIN_S = 5.0
 
 class Leader:
     """url: of the store. destinations: made in its thread, at the first delivery. may_lead: asked
-    before each round. may_change_schema: whether this is a process of its own."""
+    before each round. may_change_schema: whether this is a process of its own. rates: what money
+    that waits is converted by."""
 
     def __init__(
         self,
@@ -48,12 +54,14 @@ class Leader:
         *,
         may_lead: Callable[[], bool] = lambda: True,
         may_change_schema: bool = False,
+        rates: Rates | None = None,
     ) -> None:
         self._url = url
         self._settings = settings
         self._make = destinations
         self._may_lead = may_lead
         self._may_change_schema = may_change_schema
+        self._rates = rates
         self._begin()
         signals.enlist(self)
 
@@ -63,7 +71,8 @@ class Leader:
         self._leadership: Leadership | None = None
         self._deliveries: Deliveries | None = None
         self._runs: Runs | None = None
-        self._jobs_at_s = 0.0
+        self._conversions: Conversions | None = None
+        self._jobs_at_s = self._conversions_at_s = 0.0
         self._destinations: list[Destination] = []
         self._again_at_s = 0.0
         self.succeeded_at: dict[str, float] = {}
@@ -87,16 +96,19 @@ class Leader:
             self._close()
 
     def _close(self) -> None:
-        for each in (self._deliveries, self._runs, self._leadership, *self._destinations):
+        for each in (
+            self._deliveries, self._runs, self._conversions, self._leadership, *self._destinations,
+        ):  # fmt: skip
             if each is not None:
                 each.close()
-        self._deliveries = self._runs = self._leadership = None
+        self._deliveries = self._runs = self._conversions = self._leadership = None
         self._destinations = []
 
     def _try_round(self) -> None:
         try:
             if self._may_lead() and self.lead():
                 self.do_jobs()
+                self.convert()
                 while self.deliver() and not self._stopped.is_set():
                     pass
         except StoreError as error:
@@ -125,6 +137,17 @@ class Leader:
         for job, (_, finished_at) in self._runs.last().items():
             self.succeeded_at[job] = finished_at / 1e6
         self._jobs_at_s = time.monotonic() + _JOBS_EVERY_S
+
+    def convert(self) -> None:
+        """Money that waited for a rate which is known by now, looked at every ten minutes. Raises
+        StoreError."""
+        if self._rates is None or time.monotonic() < self._conversions_at_s:
+            return
+        if self._conversions is None:
+            self._conversions = open_conversions(self._url)
+        convert_waiting(self._conversions, self._rates)
+        self.succeeded_at["conversions"] = time.time()
+        self._conversions_at_s = time.monotonic() + _CONVERSIONS_EVERY_S
 
     def deliver(self) -> bool:
         """One portion to each destination that is not to be left in peace; whether there may be
@@ -189,7 +212,7 @@ class Leader:
         """In a forked child: role, thread and connections are the parent's."""
         if self._leadership is not None:
             self._leadership.forget()
-        for each in (self._deliveries, self._runs):
+        for each in (self._deliveries, self._runs, self._conversions):
             if each is not None:
                 each.let_go()
         started = self._thread is not None
