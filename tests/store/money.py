@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import Counter, defaultdict
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 
 from sqlalchemy import select
 
-from pbmon import catalog, money
+from pbmon import catalog
 from pbmon.money import Rate
 from pbmon.spool import entries
 from pbmon.store import revenue, tables
-from pbmon.store.schema import HOUR, day_of
+from pbmon.store.schema import HOUR
 from tests.store.test_writer import NOON
 
 PLACES = {"USD": 2, "EUR": 2, "JPY": 0, "KWD": 3, "VND": 0}
@@ -35,13 +34,13 @@ class TableOfRates:
 
 
 def transaction(kind="charge", key="c1", amount=1000, currency="USD", *, charge=None,
-                status="completed", at=NOON, occurred_at=None, user=None, segments=None):  # fmt: skip
+                status="completed", at=NOON, user=None, segments=None):  # fmt: skip
+    """An encoded one, which occurred when it was said."""
     return entries.encode(
         entries.Transaction(
-            at, kind, key, charge, status, amount, currency, PLACES[currency],
-            at if occurred_at is None else occurred_at, segments, user,
+            at, kind, key, charge, status, amount, currency, PLACES[currency], at, segments, user
         )
-    )  # fmt: skip
+    )
 
 
 def refund(key="r1", amount=100, currency="USD", *, charge="c1", kind="refund", **more):
@@ -85,17 +84,13 @@ def check_books(engine):
     hours, everything = defaultdict(Counter), defaultdict(Counter)
     for row in counting:
         assert row.status == "completed"
-        sign = (
-            1
-            if row.kind == "charge" or (row.kind == "adjustment" and row.amount_minor >= 0)
-            else -1
-        )
+        sign = 1 if _is_revenue(row) else -1
         sums = {
             "transactions": 1, "amount_minor": abs(row.amount_minor),
             "base_minor": abs(row.base_minor or 0), "unconverted": row.base_minor is None,
         }  # fmt: skip
         place = (row.kind, sign, row.currency, row.exponent)
-        hours[row.occurred_at // HOUR * HOUR, *place].update(sums)
+        hours[(row.occurred_at // HOUR * HOUR, *place)].update(sums)
         everything[place].update(sums)
     assert _sums(rows(engine, tables.revenue_totals), ("hour", "kind", "sign")) == _plain(hours)
     completed = [r for r in rows(engine, tables.ledger_totals) if r.status == "completed"]
@@ -103,6 +98,10 @@ def check_books(engine):
     _check_charges(found)
     _check_figures(engine, counting)
     return counting
+
+
+def _is_revenue(row):
+    return row.kind == "charge" or (row.kind == "adjustment" and row.amount_minor >= 0)
 
 
 def _sums(found, place):
@@ -139,12 +138,7 @@ def _check_charges(found):
 def _check_figures(engine, counting):
     found = figures(engine)
     for metric, is_revenue in ((catalog.REVENUE, True), (catalog.REFUNDS, False)):
-        wanted = sum(
-            abs(row.base_minor or 0)
-            for row in counting
-            if (row.kind == "charge" or (row.kind == "adjustment" and row.amount_minor >= 0))
-            == is_revenue
-        )
+        wanted = sum(abs(row.base_minor or 0) for row in counting if _is_revenue(row) == is_revenue)
         assert found[metric.name] == {("USD",): wanted / 100}
     waiting = Counter(row.currency for row in counting if row.base_minor is None)
     unconverted = found[catalog.REVENUE_UNCONVERTED.name]
@@ -160,16 +154,7 @@ def _check_figures(engine, counting):
 
 def in_usd(minor, currency, rate):
     """By Decimal, rounded half to even: the plain way."""
-    from decimal import ROUND_HALF_EVEN, localcontext
-
     with localcontext() as context:
         context.prec = 60
         amount = Decimal(minor).scaleb(-PLACES[currency]) * Decimal(rate)
         return int(amount.quantize(Decimal("0.01"), ROUND_HALF_EVEN) * 100)
-
-
-def day(at=NOON) -> dt.date:
-    return day_of(at)
-
-
-__all__ = ["NOON", "money"]

@@ -10,10 +10,17 @@ from pbmon import signals
 from pbmon.spool import entries
 from pbmon.store import tables
 from pbmon.store.access import RejectedError, asking, open_writer
-from pbmon.store.schema import DAY, HOUR
+from pbmon.store.schema import DAY, HOUR, day_of
 from pbmon.store.writer import SupersededError
 from tests.store.money import (
-    TableOfRates, check_books, day, earned, figures, refund, rows, status, transaction,
+    TableOfRates,
+    check_books,
+    earned,
+    figures,
+    refund,
+    rows,
+    status,
+    transaction,
 )  # fmt: skip
 from tests.store.test_writer import NOON, event, portion
 
@@ -67,7 +74,7 @@ def test_a_charge_becomes_a_row_and_counts(books, engine):
     (row,) = rows(engine)
     assert (row.kind, row.key, row.charge, row.status) == ("charge", "c1", None, "completed")
     assert (row.amount_minor, row.currency, row.exponent, row.base_minor) == (1250, "USD", 2, 1250)
-    assert (row.fx_rate, row.fx_date, row.fx_source) == ("1", day(), "same currency")
+    assert (row.fx_rate, row.fx_date, row.fx_source) == ("1", day_of(NOON), "same currency")
     assert (row.occurred_at, row.subject, row.segments) == (NOON, None, {"plan": "pro"})
     assert row.counted_at is not None
     assert earned(engine) == (1250, 0)
@@ -440,4 +447,4 @@ def test_rates_keep_their_digits(url, engine):
     writer.write([portion(transaction(currency="EUR"))])
     writer.close()
     (row,) = rows(engine)
-    assert (row.fx_rate, row.fx_date, row.fx_source) == (str(value), day(), "table")
+    assert (row.fx_rate, row.fx_date, row.fx_source) == (str(value), day_of(NOON), "table")

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+
 from pbmon import privacy, runtime, signals
 from pbmon.store import engine
 from pbmon.store.engine import DriverError
@@ -50,12 +52,13 @@ class RejectedError(Exception):
 
 
 def asking(ask: Callable[[], _T]) -> _T:
-    """What a call of the store gives. Raises RejectedError, or StoreError for any other failure
-    of the database."""
+    """What a call of the store gives; it is not observed. Raises RejectedError, or StoreError for
+    any other failure of the database."""
     with signals.importing:
         from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
     try:
-        return ask()
+        with suppress_instrumentation():
+            return ask()
     except (DataError, IntegrityError, OverflowError):
         raise RejectedError from None
     except (SQLAlchemyError, OSError) as error:
