@@ -10,9 +10,6 @@ import pytest
 from pbmon.store import schema, tables
 from pbmon.store.access import open_engine
 
-_TEMPLATE = "pbmon_template"
-
-
 def new_database(url, template=""):
     """The URL of a new database on a PostgreSQL server."""
     import psycopg2
@@ -45,16 +42,11 @@ def empty_url(request, tmp_path):
 @pytest.fixture(scope="session")
 def template(stack_postgres):
     """Name of a database in which a store was made."""
-    import psycopg2
-
-    connection = psycopg2.connect(stack_postgres.url)
-    connection.autocommit = True
-    connection.cursor().execute(f"CREATE DATABASE {_TEMPLATE}")
-    connection.close()
-    made = open_engine(at(stack_postgres.url, _TEMPLATE))
+    url = new_database(stack_postgres.url)
+    made = open_engine(url)
     schema.upgrade(made)
     made.dispose()
-    return _TEMPLATE
+    return url.rpartition("/")[2]
 
 
 @pytest.fixture(scope="session")
