@@ -10,6 +10,7 @@ import pytest
 from pbmon.store import schema, tables
 from pbmon.store.access import open_engine
 
+
 def new_database(url, template=""):
     """The URL of a new database on a PostgreSQL server."""
     import psycopg2

@@ -28,6 +28,7 @@ from pbmon.store.access import make_outbox, open_engine
 from tests.fresh import environment
 from tests.stack.process import wait_until
 from tests.stack.servers import Postgres
+from tests.store.money import check_books
 from tests.worker.processes import NUMBER, RANGE
 
 WRITERS, FORKS, SHIPPERS = 2, 1, 2
@@ -145,6 +146,9 @@ class Trial:
         query = f"SELECT properties->>'n' FROM {table} WHERE name = 'numbered'"
         with made.connect() as connection:
             found = Counter(int(n) for (n,) in connection.exec_driver_sql(query))
+        charges = {int(row.key): row.amount_minor for row in check_books(made)}
+        assert all(cents == number % 1000 for number, cents in charges.items())
+        found.update(charges.keys())
         made.dispose()
         return Outcome(
             kills=kills,

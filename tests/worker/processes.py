@@ -1,9 +1,11 @@
 """A process of its own that tracks events, to be killed: python -m tests.worker.processes
 
-    LOG FIRST FORKS [APP]    track numbered events, a thousand a second, also in forked children,
-                             ship them too, and note in LOG each number that was accepted
+    LOG FIRST FORKS [APP]    track numbers, a thousand a second, also in forked children, ship them
+                             too, and note in LOG each one that was accepted
 
-With APP, the URL of the application's database, each event is tracked in a transaction of it, of
+An even number is an event, an odd one a charge of as many cents as its last three digits say.
+
+With APP, the URL of the application's database, each number is tracked in a transaction of it, of
 which some are rolled back: LOG has the numbers that were committed, LOG.gone those that were not.
 A number is eight bytes. Each process that tracks has its own range of 10**9 numbers.
 """
@@ -16,8 +18,10 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from decimal import Decimal
 
 import pbmon
+from pbmon.runtime import Verdict
 
 NUMBER = struct.Struct("<Q")
 RANGE = 10**9
@@ -45,9 +49,16 @@ def main(log: str, first: str, forks: str, app: str = "") -> None:
             time.sleep(_AT_ONCE / 1000)
 
 
+def _track(number: int) -> Verdict:
+    if number % 2:
+        amount = Decimal(number % 1000).scaleb(-2)
+        return pbmon.track_revenue(amount, "USD", transaction_id=str(number))
+    return pbmon.track("numbered", {"n": number}, user_id=number % 100)
+
+
 def _events(number: int) -> Iterator[tuple[int, bool]]:
     while True:
-        if pbmon.track("numbered", {"n": number}, user_id=number % 100):
+        if _track(number):
             yield number, True
         number += 1
 
@@ -69,7 +80,7 @@ def _transactions(app: str, number: int) -> Iterator[tuple[int, bool]]:
         try:
             with engine.connect() as connection:
                 with pbmon.outbox(connection):
-                    pbmon.track("numbered", {"n": number}, user_id=number % 100)
+                    _track(number)
                 if is_kept:
                     connection.commit()
                 else:

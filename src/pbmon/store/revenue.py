@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, or_, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    case,
+    func,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
 
 from pbmon import catalog, money
 from pbmon.runtime import Figure, Revenue, RevenueSum
@@ -20,6 +30,9 @@ if TYPE_CHECKING:
 _KEYS = ("kind", "sign", "currency", "exponent")
 _SUMS = ("transactions", "amount_minor", "base_minor", "unconverted")
 _CHARGE_STATUSES = catalog.TRANSACTION_STATUS.values
+_HELD = literal_column(f"'{HELD}'")
+"""As it stands in the index: SQLite uses that for no value that is bound."""
+
 _SIGNS = {metric: sign for sign, metric in ((1, catalog.REVENUE), (-1, catalog.REFUNDS))}
 
 
@@ -31,7 +44,7 @@ def read(connection: Connection, start: int, end: int, base_currency: str) -> Re
     """
     found = connection.execute(_of_period(start, end))
     held = select(func.count()).where(
-        transactions.c.status == HELD,
+        transactions.c.status == _HELD,
         transactions.c.occurred_at >= start,
         transactions.c.occurred_at < end,
     )
