@@ -119,12 +119,14 @@ def _plain(sums):
 
 
 def _check_charges(found):
+    parts_of = defaultdict(list)
+    for row in found:
+        if row.charge is not None and row.status == "completed":
+            parts_of[row.kind, row.charge].append(row)
     for charge in (row for row in found if row.kind == "charge"):
         for kind, gone in (("refund", charge.refunded_minor),
                            ("chargeback", charge.charged_back_minor)):  # fmt: skip
-            parts = [
-                r for r in found if (r.kind, r.charge, r.status) == (kind, charge.key, "completed")
-            ]
+            parts = parts_of[kind, charge.key]
             assert sum(part.amount_minor for part in parts) == gone <= charge.amount_minor
             if charge.base_minor is None:
                 assert all(part.base_minor is None for part in parts)
