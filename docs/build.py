@@ -178,18 +178,24 @@ def _described() -> Iterator[tuple[str, Callable[..., object]]]:
                 yield f"{name}.{method}", getattr(public, method)
 
 
+def _signature(described: Callable[..., object]) -> str:
+    if isinstance(described, type) and issubclass(described, Exception):
+        return ""  # to be caught, not to be made
+    # Annotations are kept as text, which inspect shows in quotes.
+    return re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(described)))
+
+
 def api() -> str:
     """Every public name, by its signature and docstring."""
     parts = [
         "# Public API",
         "Written from the docstrings by `docs/build.py`; do not edit.",
-        "All are names of `pbmon`; before `configure()` each call is a safe no-op.",
+        "Before `configure()` each call is a safe no-op; what asks the store raises StoreError.",
     ]
     for name, described in _described():
-        # Annotations are kept as text, which inspect shows in quotes.
-        signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(described)))
         doc = inspect.getdoc(described) or ""
-        parts.append(f"## {name}\n\n```python\n{name}{signature}\n```\n\n```text\n{doc}\n```")
+        shown = f"{name}{_signature(described)}"
+        parts.append(f"## {name}\n\n```python\n{shown}\n```\n\n```text\n{doc}\n```")
     return "\n\n".join(parts) + "\n"
 
 

@@ -151,7 +151,7 @@ def test_every_extra_is_described():
     assert sorted(named) == sorted(metadata.metadata("pbmon").get_all("Provides-Extra", []))
 
 
-def test_readme_metric_example_is_of_the_capture():
+def test_readme_example_is_of_the_capture():
     with capture() as seen:
-        pbmon.track_revenue("1", "USD", transaction_id="x")
-        assert seen.metric("pbmon.revenue", pbmon__currency="USD") == 1
+        pbmon.track_revenue("12.50", "USD", transaction_id="x")
+        assert seen.entries[-1].amount_minor == 1250

@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbmon.money import MAX_MINOR_UNITS, AmountError, exponent, major_units, minor_units
+from pbmon.money import (
+    MAX_MINOR_UNITS,
+    AmountError,
+    converted,
+    exponent,
+    major,
+    major_units,
+    minor_units,
+    rounded,
+)
 from tests.patience import patiently
 
 PLACES = {"JPY": 0, "USD": 2, "EUR": 2, "KWD": 3, "CLF": 4}
@@ -201,11 +210,42 @@ def test_any_text_is_exact_or_refused(amount, currency):
 
 
 @patiently()
-@given(st.integers(min_value=0, max_value=MAX_MINOR_UNITS), currencies)
+@given(st.integers(min_value=-MAX_MINOR_UNITS, max_value=MAX_MINOR_UNITS), currencies)
 def test_every_amount_of_minor_units_comes_back(minor, currency):
     amount = Decimal(minor).scaleb(-PLACES[currency])
-    assert minor_units(amount, currency) == minor
-    assert major_units(minor, currency) == float(amount)
+    assert minor_units(amount, currency, signed=True) == minor
+    assert major_units(minor, PLACES[currency]) == float(amount)
+    assert major(minor, PLACES[currency]) == amount
+    if minor < 0:
+        with pytest.raises(AmountError) as refused:
+            minor_units(amount, currency)
+        assert refused.value.reason == "negative_amount"
+
+
+def test_a_decimal_keeps_all_of_its_places_in_any_context():
+    with decimal.localcontext() as context:
+        context.prec = 3
+        assert str(major(123_456_789, 2)) == "1234567.89"
+        assert str(major(-1250, 2)) == "-12.50"
+        assert str(major(7, 0)) == "7"
+
+
+@patiently()
+@given(st.integers(-(10**20), 10**20), st.integers(1, 10**12))
+def test_rounding_is_half_to_even_and_exact(numerator, denominator):
+    assert rounded(numerator, denominator) == round(Fraction(numerator, denominator))
+
+
+@patiently()
+@given(
+    st.integers(-MAX_MINOR_UNITS, MAX_MINOR_UNITS),
+    st.integers(0, 4),
+    st.decimals("0.0000000001", "100000", places=10) | st.sampled_from([Decimal("1E+3")]),
+    st.integers(0, 4),
+)
+def test_a_conversion_is_exact_but_for_one_rounding(minor, places, rate, base_places):
+    exact = Fraction(minor, 10**places) * Fraction(rate) * 10**base_places
+    assert converted(minor, places, rate, base_places) == round(exact)
 
 
 def test_the_applications_decimal_context_changes_nothing():
@@ -220,5 +260,5 @@ def test_the_applications_decimal_context_changes_nothing():
 
 
 def test_major_units_is_the_nearest_float_even_of_a_sum_beyond_them():
-    assert major_units(10**22 + 1, "USD") == 1e20
-    assert major_units(1, "JPY") == 1.0
+    assert major_units(10**22 + 1, 2) == 1e20
+    assert major_units(1, 0) == 1.0

@@ -10,8 +10,9 @@ import pytest
 
 from pbmon import runtime
 from pbmon.business.features import FeatureUsage
-from pbmon.business.revenue import ProcessTotals
-from pbmon.runtime import NOT_CONFIGURED, Accepted, Refused, Runtime
+from pbmon.business.revenue import Cashbook
+from pbmon.runtime import NOT_CONFIGURED, Accepted, Refused, Runtime, StoreError
+from pbmon.store.queries import Queries as StoreQueries
 from pbmon.store.users import UsersTable
 from pbmon.telemetry.clock import SystemClock
 from pbmon.telemetry.exchange import Exchange
@@ -26,6 +27,8 @@ def test_a_new_runtime_does_nothing_and_fails_at_nothing():
     assert fresh.requests.websocket({"type": "websocket"}) is None
     assert fresh.queries.query(runtime.Database("sqlite"), "SELECT 1", batch_size=2) is None
     assert (fresh.revenue, fresh.features, fresh.store) == (None, None, None)
+    with pytest.raises(StoreError, match="call it first"):
+        fresh.reader()
     assert fresh.refusals("call", "reason") is None
     assert fresh.flush(1.0) is True
     assert fresh.open_websockets() == 0
@@ -52,9 +55,10 @@ def test_verdicts():
         (Queries, runtime.QuerySink),
         (runtime._NoQueries, runtime.QuerySink),
         (Query, runtime.QueryRecord),
-        (ProcessTotals, runtime.RevenueSink),
+        (Cashbook, runtime.RevenueSink),
         (FeatureUsage, runtime.FeatureSink),
         (UsersTable, runtime.StoreReader),
+        (StoreQueries, runtime.Reader),
     ],
 )
 def test_each_part_has_the_signatures_of_its_protocol(made, protocol):

@@ -177,15 +177,14 @@ def test_new_series_from_many_threads_are_each_made_once(meters, quick_switches)
 
 
 def test_a_finite_set_is_there_at_zero_from_the_start(meters):
-    counts = Counts(catalog.TRANSACTIONS, meters.meter)
-    points = meters.read()["pbmon.transactions"]
-    kind = ("pbmon.transaction.kind", "charge")
+    counts = Counts(catalog.REFUSED_MEASUREMENTS, meters.meter)
+    points = meters.read()["pbmon.refused_measurements"]
     assert {key: point.value for key, point in points.items()} == {
-        (kind, ("pbmon.transaction.status", status)): 0
-        for status in ("pending", "completed", "failed", "cancelled")
+        (("pbmon.reason", reason),): 0
+        for reason in ("type", "not_finite", "negative", "out_of_range", "attributes")
     }
-    counts.cell((kind, ("pbmon.transaction.status", "failed"))).up()
-    assert len(meters.read()["pbmon.transactions"]) == 4
+    counts.cell((("pbmon.reason", "type"),)).up()
+    assert len(meters.read()["pbmon.refused_measurements"]) == 5
 
 
 # --- after a fork ---

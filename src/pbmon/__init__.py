@@ -13,11 +13,17 @@ if TYPE_CHECKING:
     from pbmon.business.events import identify as identify
     from pbmon.business.events import track as track
     from pbmon.business.features import track_feature as track_feature
+    from pbmon.business.revenue import track_adjustment as track_adjustment
+    from pbmon.business.revenue import track_chargeback as track_chargeback
+    from pbmon.business.revenue import track_refund as track_refund
     from pbmon.business.revenue import track_revenue as track_revenue
+    from pbmon.business.revenue_metrics import RevenueMetrics as RevenueMetrics
+    from pbmon.business.revenue_metrics import revenue_metrics as revenue_metrics
     from pbmon.catalog import VERSION as __version__  # noqa: F401, N811
     from pbmon.identity import context as context
     from pbmon.runtime import Accepted as Accepted
     from pbmon.runtime import Refused as Refused
+    from pbmon.runtime import StoreError as StoreError
     from pbmon.store.outbox import outbox as outbox
     from pbmon.wiring import aflush as aflush
     from pbmon.wiring import configure as configure
@@ -31,15 +37,21 @@ _NAMES = {
     "Budget": "pbmon.budgets:Budget",
     "Refused": "pbmon.runtime:Refused",
     "aflush": "pbmon.wiring:aflush",
+    "RevenueMetrics": "pbmon.business.revenue_metrics:RevenueMetrics",
+    "StoreError": "pbmon.runtime:StoreError",
     "configure": "pbmon.wiring:configure",
     "consent": "pbmon.business.consent:consent",
     "context": "pbmon.identity:context",
     "flush": "pbmon.wiring:flush",
     "identify": "pbmon.business.events:identify",
     "outbox": "pbmon.store.outbox:outbox",
+    "revenue_metrics": "pbmon.business.revenue_metrics:revenue_metrics",
     "shutdown": "pbmon.wiring:shutdown",
     "track": "pbmon.business.events:track",
+    "track_adjustment": "pbmon.business.revenue:track_adjustment",
+    "track_chargeback": "pbmon.business.revenue:track_chargeback",
     "track_feature": "pbmon.business.features:track_feature",
+    "track_refund": "pbmon.business.revenue:track_refund",
     "track_revenue": "pbmon.business.revenue:track_revenue",
     "websocket_connections": "pbmon.wiring:websocket_connections",
 }

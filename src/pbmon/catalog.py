@@ -301,12 +301,15 @@ DESTINATION = Attribute(
 )
 CURRENCY = Attribute("pbmon.currency", "string", "ISO 4217 code of the amounts counted.")
 TRANSACTION_KIND = Attribute(
-    "pbmon.transaction.kind", "string", "Kind of transaction.", values=("charge",)
+    "pbmon.transaction.kind",
+    "string",
+    "Kind of transaction.",
+    values=("charge", "refund", "chargeback", "adjustment"),
 )
 TRANSACTION_STATUS = Attribute(
     "pbmon.transaction.status",
     "string",
-    "Status the application reported.",
+    "Status that a transaction came to; only a charge has others than completed.",
     values=("pending", "completed", "failed", "cancelled"),
 )
 WINDOW = Attribute(
@@ -476,15 +479,33 @@ REVENUE = Metric(
     "pbmon.revenue",
     "counter",
     "{currency}",
-    "Completed charges in major units, summed as exact integers of minor units.",
+    "Completed charges and positive adjustments in major units of the base currency.",
     (CURRENCY,),
+    of_store=True,
+)
+REFUNDS = Metric(
+    "pbmon.refunds",
+    "counter",
+    "{currency}",
+    "Refunds, chargebacks and negative adjustments in major units of the base currency.",
+    (CURRENCY,),
+    of_store=True,
 )
 TRANSACTIONS = Metric(
     "pbmon.transactions",
     "counter",
     "{transaction}",
-    "Transactions reported by the application.",
+    "Transactions, each once for every status that it came to.",
     (TRANSACTION_KIND, TRANSACTION_STATUS),
+    of_store=True,
+)
+REVENUE_UNCONVERTED = Metric(
+    "pbmon.revenue.unconverted",
+    "gauge",
+    "{transaction}",
+    "Transactions that count but wait for a rate, by their own currency.",
+    (CURRENCY,),
+    of_store=True,
 )
 USERS_ACTIVE = Metric(
     "pbmon.users.active",

@@ -3,8 +3,8 @@ rates. Pure."""
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable
-from datetime import date
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 MAX_MINOR_UNITS = 10**15
 """Largest amount taken, in minor units: ten trillion dollars, and exact as a float64."""
 
+ONE = Decimal(1)
 _MAX_DIGITS = 15
 _TOO_LARGE = f"amount is above {MAX_MINOR_UNITS} minor units"
 
@@ -45,8 +46,10 @@ def exponent(currency: str) -> int:
     return int(places)
 
 
-def minor_units(amount: Decimal | int | str, currency: str) -> int:
+def minor_units(amount: Decimal | int | str, currency: str, *, signed: bool = False) -> int:
     """An amount in major units as an integer of minor units: ("12.50", "EUR") → 1250.
+
+    signed: it may be negative.
 
     A float is a TypeError: 0.1 has no exact value. Raises AmountError, with reason
     invalid_amount, negative_amount, too_precise (more decimals than the currency has),
@@ -60,8 +63,12 @@ def minor_units(amount: Decimal | int | str, currency: str) -> int:
     value = _parsed(amount)
     if not value.is_finite():
         raise AmountError("invalid_amount", "amount is no number; write for example '12.50'")
-    if value < 0:
-        raise AmountError("negative_amount", "amount is negative; a charge is 0 or more")
+    if value < 0 and not signed:
+        raise AmountError(
+            "negative_amount",
+            "amount is negative, and must be 0 or more; what reduces revenue is track_refund() "
+            "or track_adjustment()",
+        )
     # By its digits, not by Decimal's arithmetic: that rounds to the context's precision, which
     # is the application's to set. The exponent comes first: 1E+999999 must build no huge integer.
     digits = "".join(map(str, value.as_tuple().digits)).rstrip("0")
@@ -77,7 +84,7 @@ def minor_units(amount: Decimal | int | str, currency: str) -> int:
     minor: int = int(digits) * 10 ** (places - decimals)
     if minor > MAX_MINOR_UNITS:
         raise AmountError("too_large", _TOO_LARGE)
-    return minor
+    return -minor if value < 0 else minor
 
 
 def _parsed(amount: Decimal | int | str) -> Decimal:
@@ -91,9 +98,35 @@ def _parsed(amount: Decimal | int | str) -> Decimal:
         return Decimal("NaN")
 
 
-def major_units(minor: int, currency: str) -> float:
+def major_units(minor: int, exponent: int) -> float:
     """Minor units as the nearest float of major units, for a metric's value."""
-    return float(minor / 10 ** exponent(currency))
+    return float(minor / 10**exponent)
+
+
+def major(minor: int, exponent: int) -> Decimal:
+    """Minor units as an exact Decimal of major units: (1250, 2) → Decimal("12.50")."""
+    return Decimal(f"{minor}E-{exponent}")
+
+
+def converted(minor: int, exponent: int, rate: Decimal, base_exponent: int) -> int:
+    """Minor units of a currency in minor units of the base, rounded half to even, exactly.
+
+    rate: in major units, above 0.
+    """
+    _, digits, scale = rate.as_tuple()
+    assert isinstance(scale, int)
+    numerator = minor * int("".join(map(str, digits))) * 10**base_exponent
+    if scale >= 0:
+        return rounded(numerator * 10**scale, 10**exponent)
+    return rounded(numerator, 10 ** (exponent - scale))
+
+
+def rounded(numerator: int, denominator: int) -> int:
+    """numerator / denominator, half to even; denominator: above 0."""
+    quotient, rest = divmod(numerator, denominator)
+    if 2 * rest > denominator or (2 * rest == denominator and quotient % 2):
+        return quotient + 1
+    return quotient
 
 
 # --- exchange rates ---
@@ -104,7 +137,7 @@ class Rate(NamedTuple):
 
     value: Decimal
     """Units of the base currency for one of the other."""
-    day: date
+    day: dt.date
     """Of which the rate is: on a weekend the last one on which rates were published."""
     source: str
     """Whose word it is, such as `ecb`; at most 32 characters."""
@@ -113,12 +146,12 @@ class Rate(NamedTuple):
 class Rates(Protocol):
     """Where exchange rates come from. Used by one thread at a time."""
 
-    def rate(self, currency: str, base: str, day: date) -> Rate | None:
+    def rate(self, currency: str, base: str, day: dt.date) -> Rate | None:
         """The newest rate known for that day, never a later one; None where there is none. Looks
         at what is in memory only, and never raises."""
         ...
 
-    def refresh(self, wanted: Iterable[tuple[str, date]]) -> None:
+    def refresh(self, wanted: Iterable[tuple[str, dt.date]]) -> None:
         """Get what is needed to answer for these currencies and days. May read files and ask
         other machines, so it is called outside of any transaction."""
         ...

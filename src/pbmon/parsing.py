@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from pbmon import money
 from pbmon.budgets import Budget, Budgets, parse_budget, seconds
 from pbmon.money import Rates
 
@@ -73,6 +74,12 @@ def zone(value: Any) -> str:
             f"{name!r} is no time zone that is known here; write one such as Europe/Berlin"
         ) from None
     return name
+
+
+def currency(value: Any) -> str:
+    code = text(value)
+    money.exponent(code)
+    return code
 
 
 def url(value: Any) -> str:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from pbmon.catalog import Metric
@@ -134,9 +135,20 @@ class QuerySink(Protocol):
 
 
 class RevenueSink(Protocol):
-    """Where track_revenue() reports; the amount is checked already."""
+    """Where track_revenue() and its like report; all of it is checked already."""
 
-    def charge(self, minor: int, currency: str, transaction_id: str, status: str) -> Verdict: ...
+    def book(
+        self,
+        kind: str,
+        key: str,
+        charge: str | None,
+        status: str,
+        minor: int,
+        currency: str,
+        occurred_at: datetime | None,
+        user_id: str | None,
+    ) -> Verdict:
+        """kind, key, charge: as of spool.entries.Transaction. minor: minor units."""
 
 
 class FeatureSink(Protocol):
@@ -171,6 +183,49 @@ class StoreReader(Protocol):
 
     def active_users(self) -> Mapping[str, int]:
         """Window (24h, 7d, 30d) → users active within it."""
+
+
+class StoreError(Exception):
+    """The store can't be used now; the text says why and the remedy, and follows its URL."""
+
+
+class RevenueSum(NamedTuple):
+    """Transactions that count, of one kind, sign and currency.
+
+    sign: 1 is revenue, -1 takes from it. amount_minor: absolute, in minor units of the currency,
+    10**-exponent of it. base_minor: of those that are converted, in the base currency; unconverted:
+    how many are not.
+    """
+
+    kind: str
+    sign: int
+    currency: str
+    exponent: int
+    transactions: int
+    amount_minor: int
+    base_minor: int
+    unconverted: int
+
+
+class Revenue(NamedTuple):
+    """What the ledger says of a period. held: refunds and chargebacks whose charge is missing."""
+
+    base_currency: str
+    base_exponent: int
+    sums: tuple[RevenueSum, ...]
+    held: int
+
+
+class Reader(Protocol):
+    """Questions to the store, each a transaction of its own. Times are µs since the epoch, UTC;
+    start is within, end is not. Each raises StoreError."""
+
+    def revenue(self, start: int, end: int, base_currency: str) -> Revenue:
+        """base_currency: of a store that has none yet."""
+
+
+def _no_reader() -> Reader:
+    raise StoreError("is not known before pbmon.configure(); call it first")
 
 
 class Figure(NamedTuple):
@@ -266,6 +321,8 @@ class Runtime:
     features: FeatureSink | None = None
     events: EventSink | None = None
     store: StoreReader | None = None
+    reader: Callable[[], Reader] = _no_reader
+    """Opens the store at its first call. Raises StoreError."""
     refusals: Callable[[str, str], None] = lambda call, reason: None
     """Counts a call of the API that was refused: (call, reason)."""
     flush: Callable[[float], bool] = lambda timeout_s: True

@@ -134,6 +134,12 @@ class Settings:
         parsing.text,
         "Database of the transactions of pbmon.outbox(), likewise, if it is not the store's.",
     )
+    base_currency: str = _setting(
+        "USD",
+        parsing.currency,
+        "ISO 4217 code of the currency that revenue is converted into. A store keeps the one of "
+        "its first transaction.",
+    )
     worker: str = _setting(
         "thread",
         parsing.one_of("thread", "process"),

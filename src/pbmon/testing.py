@@ -142,7 +142,7 @@ def capture(**settings: Any) -> Iterator[Capture]:
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     from pbmon import wiring
-    from pbmon.runtime import active
+    from pbmon.runtime import Runtime, active
     from pbmon.settings import SettingsError, resolve
     from pbmon.telemetry import sampling
 
@@ -162,7 +162,7 @@ def capture(**settings: Any) -> Iterator[Capture]:
     handler = _LogCollector(seen.logs)
     with _restored(), _listening(handler):
         active.settings = resolved
-        active.store = None  # a test asks no database
+        active.store, active.reader = None, Runtime().reader  # a test asks no database
         wiring.install_sinks(
             resolved,
             tracers.get_tracer("pbmon"),

@@ -22,7 +22,7 @@ from pbmon.business.events import Events, Intake
 from pbmon.business.features import FeatureUsage
 from pbmon.business.growth import ActiveUsers
 from pbmon.business.refusals import Refusals
-from pbmon.business.revenue import ProcessTotals
+from pbmon.business.revenue import Cashbook
 from pbmon.hooks import dbapi
 from pbmon.runtime import active
 from pbmon.store.users import UsersTable
@@ -100,6 +100,7 @@ def _start(resolved: settings.Settings) -> None:
     )
     _parts.update(parts)
     active.event_totals = worker.totals
+    active.reader = worker.reader.open
     worker.install(meter)
     _parts["providers"].accounts.install(meter)
     active.store = _users(resolved)
@@ -176,15 +177,19 @@ def install_sinks(
     queries = Queries(resolved, tracer, meter, clock, notices)
     features = FeatureUsage(resolved, meter)
     events = Events(resolved, meter, intake)
+    cashbook = Cashbook(resolved, intake)
     _find_people(resolved)
     ActiveUsers(meter)
     active.requests, active.queries, active.features = requests, queries, features
     active.events = events
-    active.revenue = ProcessTotals(meter)
+    active.revenue = cashbook
     active.refusals = Refusals(meter).count
     active.open_websockets = lambda: requests.open_websockets
     active.watch_loop = LoopLag(meter).watch
-    return {"requests": requests, "queries": queries, "features": features, "events": events}
+    return {
+        "requests": requests, "queries": queries, "features": features, "events": events,
+        "cashbook": cashbook,
+    }  # fmt: skip
 
 
 def _find_people(resolved: settings.Settings) -> None:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from pbmon.store.access import open_engine, open_writer
-from pbmon.store.writer import DAY
+from pbmon.store.schema import DAY
 from tests.fresh import python, run
 from tests.stack.process import unused_port
 from tests.store.conftest import new_database

@@ -14,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pbmon.spool import entries
-from pbmon.spool.entries import Consent, Event, Link, UnreadableError, decode, encode
+from pbmon.spool.entries import (
+    Consent,
+    Event,
+    Link,
+    Transaction,
+    UnreadableError,
+    decode,
+    encode,
+)  # fmt: skip
 from tests.patience import patiently
 
 texts = st.text(st.characters(exclude_categories=()), max_size=20)
@@ -99,6 +107,56 @@ def test_links_and_decisions_come_back(at, one, other, granted):
     assert found.granted is granted
 
 
+numbers = st.integers(-(2**62), 2**62)
+money = st.one_of(
+    st.builds(
+        Transaction, numbers, st.just("charge"), texts, st.none(),
+        st.sampled_from(["pending", "completed", "failed", "cancelled"]), st.integers(0, 10**15),
+        texts, st.integers(0, 8), numbers,
+        st.none() | st.dictionaries(texts, texts, max_size=3), st.none() | texts,
+    ),
+    st.builds(
+        Transaction, numbers, st.sampled_from(["refund", "chargeback"]), texts, texts,
+        st.just("completed"), st.integers(0, 10**15), texts, st.integers(0, 8), numbers,
+        st.none(), st.none(),
+    ),
+    st.builds(
+        Transaction, numbers, st.just("adjustment"), texts, st.none(), st.just("completed"),
+        st.integers(-(10**15), 10**15), texts, st.integers(0, 8), numbers, st.none(), st.none(),
+    ),
+)  # fmt: skip
+
+
+@patiently(max_examples=300)
+@given(money)
+def test_a_transaction_comes_back(entry):
+    found = decode(encode(entry))
+    assert type(found) is Transaction
+    assert found == tuple(kept(value) for value in entry)
+
+
+CHARGE = Transaction(1, "charge", "c", None, "completed", 1250, "EUR", 2, 3, {"plan": "pro"}, "u")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"at": "1"}, {"at": 1.5}, {"at": True}, {"amount_minor": -1}, {"amount_minor": 12.5},
+        {"amount_minor": None}, {"exponent": 9}, {"exponent": -1}, {"exponent": None},
+        {"kind": "dispute"}, {"kind": None}, {"kind": []}, {"kind": "refund"}, {"charge": "c"},
+        {"status": "held"}, {"status": "refunded"}, {"status": None}, {"key": 5}, {"key": None},
+        {"currency": None}, {"user_id": 7}, {"segments": ["plan"]}, {"occurred_at": None},
+        {"kind": "adjustment", "status": "pending"}, {"kind": "refund", "charge": 5},
+        {"kind": "chargeback", "charge": "c", "status": "failed"},
+        {"kind": "refund", "charge": "c", "amount_minor": -1},
+    ],
+)  # fmt: skip
+def test_what_can_not_be_booked_is_unreadable(change):
+    assert decode(encode(CHARGE)) == CHARGE
+    with pytest.raises(UnreadableError):
+        decode(encode(CHARGE._replace(**change)))
+
+
 def test_the_form_that_is_kept_for_ever():
     assert (
         event(user_id="ü", consent=True, segments={"plan": "pro"}, properties={"a": [1.5, None]})
@@ -109,6 +167,9 @@ def test_the_form_that_is_kept_for_ever():
     )
     assert encode(Link(1, "s", "u")) == b'["link",1,"s","u"]'
     assert encode(Consent(1, "u", "analytics", False)) == b'["consent",1,"u","analytics",false]'
+    assert encode(CHARGE) == (
+        b'["transaction",1,"charge","c",null,"completed",1250,"EUR",2,3,{"plan":"pro"},"u"]'
+    )
 
 
 def test_a_lone_surrogate_is_a_question_mark_and_nul_a_replacement_character():
@@ -215,7 +276,7 @@ def test_any_bytes_are_an_item_or_unreadable(payload):
         found = decode(payload)
     except UnreadableError:
         return
-    assert type(found) in (Event, Link, Consent)
+    assert type(found) in (Event, Link, Consent, Transaction)
 
 
 @patiently(max_examples=300)
@@ -254,8 +315,8 @@ def test_unreadable(payload):
 @pytest.mark.parametrize(
     "payload",
     [event(user_id="u", segments={"a": "b"}, properties={"p": 1}), encode(Link(1, "s", "u")),
-     encode(Consent(1, "u", "analytics", True))],
-    ids=["event", "link", "consent"],
+     encode(Consent(1, "u", "analytics", True)), encode(CHARGE)],
+    ids=["event", "link", "consent", "transaction"],
 )  # fmt: skip
 def test_cut_anywhere_or_an_element_short_it_is_unreadable(payload):
     head, _, rest = payload.partition(b"\n")
@@ -274,5 +335,6 @@ def test_cut_anywhere_or_an_element_short_it_is_unreadable(payload):
 def test_elements_behind_the_known_ones_are_passed_over():
     assert decode(b'["link",1,"s","u",{"new":[1]},2]') == Link(1, "s", "u")
     assert decode(b'["consent",1,"u","sharing",false,"new"]') == Consent(1, "u", "sharing", False)
+    assert decode(encode(CHARGE)[:-1] + b',{"new":1}]') == CHARGE
     line = b'["event",1,"n","u",null,null,null,null,null,"new",{"a":1}]\n{"p":1}'
     assert decode(line) == Event(1, "n", "u", None, None, None, None, None, '{"p":1}')

@@ -8,10 +8,8 @@ from functools import cache
 
 import pytest
 
-from pbmon.store import schema
+from pbmon.store import schema, tables
 from pbmon.store.access import open_engine
-
-_TEMPLATE = "pbmon_template"
 
 
 def new_database(url, template=""):
@@ -52,16 +50,11 @@ def template(stack_postgres):
 @cache
 def made_template(server):
     """Once for a server, also where another directory's tests have these fixtures too."""
-    import psycopg2
-
-    connection = psycopg2.connect(server)
-    connection.autocommit = True
-    connection.cursor().execute(f"CREATE DATABASE {_TEMPLATE}")
-    connection.close()
-    made = open_engine(at(server, _TEMPLATE))
+    url = new_database(server)
+    made = open_engine(url)
     schema.upgrade(made)
     made.dispose()
-    return _TEMPLATE
+    return url.rpartition("/")[2]
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +75,34 @@ def url(request, tmp_path):
         return f"sqlite:///{tmp_path}/store.sqlite3"
     template = request.getfixturevalue("template")
     return new_database(request.getfixturevalue("stack_postgres").url, template)
+
+
+@pytest.fixture(scope="session")
+def emptied_database(stack_postgres, template):
+    """One that a test of many small ones empties, as making it takes longer than the test."""
+    return new_database(stack_postgres.url, template)
+
+
+def emptied(url):
+    """The URL of a store, of which only its tables and `meta` are left."""
+    made = open_engine(url)
+    with made.begin() as connection:
+        for table in tables.metadata.sorted_tables:
+            if table is not tables.meta:
+                connection.execute(table.delete())
+        names = ("base_currency", "base_exponent")
+        connection.execute(tables.meta.delete().where(tables.meta.c.key.in_(names)))
+    made.dispose()
+    return url
+
+
+@pytest.fixture(params=BOTH)
+def quick_url(request, tmp_path):
+    """Of a store in which nothing is; in PostgreSQL one after the other in the same database."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("file"), tmp_path)
+        return f"sqlite:///{tmp_path}/store.sqlite3"
+    return emptied(request.getfixturevalue("emptied_database"))
 
 
 @pytest.fixture

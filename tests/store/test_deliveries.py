@@ -12,7 +12,7 @@ from pbmon.spool import entries
 from pbmon.store import tables
 from pbmon.store.access import StoreError, open_deliveries, open_engine, open_writer
 from pbmon.store.deliveries import State
-from pbmon.store.writer import HOUR
+from pbmon.store.schema import HOUR
 from tests.store.test_writer import NOON, event, portion
 
 BOTH = ("segment", "webhook")

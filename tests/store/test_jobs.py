@@ -11,7 +11,7 @@ from sqlalchemy import func, select, text
 
 from pbmon.store import jobs, schema, tables
 from pbmon.store.access import open_runs, open_writer
-from pbmon.store.writer import DAY, HOUR
+from pbmon.store.schema import DAY, HOUR
 from tests.store.test_writer import NOON, event, portion
 
 TODAY = dt.date(2026, 11, 25)

@@ -8,7 +8,7 @@ from pbmon.spool import entries
 from pbmon.store.access import StoreError, open_engine, open_writer, read
 from pbmon.store.engine import reading
 from pbmon.store.queries import Adoption, K, Use
-from pbmon.store.writer import DAY, HOUR
+from pbmon.store.schema import DAY, HOUR
 from tests.store.test_writer import NOON, event, portion
 
 START, END = NOON - DAY, NOON + DAY

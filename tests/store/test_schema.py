@@ -147,7 +147,7 @@ def test_postgresql_is_never_made_without_the_command(stack_postgres):
 
 
 def test_an_older_postgresql_waits_for_the_command(postgresql, monkeypatch):
-    monkeypatch.setattr(schema, "VERSIONS", (*schema.VERSIONS, "0002"))
+    monkeypatch.setattr(schema, "VERSIONS", (*schema.VERSIONS, "9999"))
     with pytest.raises(StoreError, match="older version; run `pbmon store upgrade`"):
         open_writer(postgresql.url.render_as_string(hide_password=False), "opt-in")
 

@@ -16,7 +16,8 @@ from pbmon.spool.ledger import Position
 from pbmon.store import tables
 from pbmon.store import writer as module
 from pbmon.store.access import RejectedError, asking, open_writer
-from pbmon.store.writer import HOUR, Portion, SupersededError
+from pbmon.store.schema import HOUR
+from pbmon.store.writer import Portion, SupersededError
 
 START = Position(0, 0)
 NOON = 1_795_608_000_000_000  # 2026-11-25 12:00 UTC

@@ -117,7 +117,7 @@ def test_spans_and_metrics_arrive_with_their_resource():
             script("""
     pbmon.configure(service_name="shop")
     serve()
-    assert pbmon.track_revenue("12.50", "EUR", transaction_id="t")
+    assert pbmon.track_feature("export", "viewed")
     assert pbmon.flush(20) is True
     serve("/late")  # left for the exit
     """),
@@ -126,8 +126,8 @@ def test_spans_and_metrics_arrive_with_their_resource():
             **OTLP,
         )
         assert [span.name for span in receiver.spans()] == ["GET /x", "GET /late"]
-        (revenue,) = receiver.metrics()["pbmon.revenue"].sum.data_points
-        assert revenue.as_double == 12.5
+        (uses,) = receiver.metrics()["pbmon.feature.usage"].sum.data_points
+        assert uses.as_int == 1
         buckets = receiver.metrics()["http.server.request.duration"].histogram.data_points
         assert sorted(point.count for point in buckets) == [1, 1]
         assert receiver.scopes() == {("pbmon", catalog.VERSION, catalog.SCHEMA_URL)}

@@ -7,10 +7,12 @@ beside each event, add it to WORKS. A number counts as accepted when each work t
 from __future__ import annotations
 
 from collections import Counter
+from decimal import Decimal
 from typing import Any, Protocol
 
 import pbmon
 from pbmon.store.engine import SCHEMA
+from tests.store.money import check_books
 
 
 class Work(Protocol):
@@ -35,7 +37,23 @@ class Events:
         return Counter(int(n) for (n,) in connection.exec_driver_sql(query))
 
 
-WORKS: list[Work] = [Events()]
+class Charges:
+    """A number is a charge of as many cents as its last three digits say, booked in totals that
+    agree with the rows."""
+
+    name = "charges"
+
+    def send(self, number: int) -> bool:
+        amount = Decimal(number % 1000).scaleb(-2)
+        return bool(pbmon.track_revenue(amount, "USD", transaction_id=str(number)))
+
+    def find(self, connection: Any) -> Counter[int]:
+        charges = {int(row.key): row.amount_minor for row in check_books(connection.engine)}
+        assert all(cents == number % 1000 for number, cents in charges.items())
+        return Counter(charges.keys())
+
+
+WORKS: list[Work] = [Events(), Charges()]
 
 
 def send(number: int) -> bool:

@@ -211,7 +211,7 @@ def _checked(
     return properties
 
 
-def _checked_ids(user_id: str | int | None, event_id: str | None) -> str | None:
+def checked_ids(user_id: str | int | None, event_id: str | None) -> str | None:
     """The user's id as text. Raises RefusalError, TypeError."""
     known = None
     if user_id is not None:
@@ -264,7 +264,7 @@ def track(
         return refuse("track", "bad_event", "event must be 1 to 100 printable characters")
     if user_id is not None or event_id is not None:
         try:
-            user_id = _checked_ids(user_id, event_id)
+            user_id = checked_ids(user_id, event_id)
         except RefusalError as error:
             return refuse("track", error.reason, str(error))
     if consent is not None and consent is not True and consent is not False:

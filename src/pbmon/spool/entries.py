@@ -53,13 +53,44 @@ class Consent(NamedTuple):
     granted: bool
 
 
-Entry = Event | Link | Consent
+class Transaction(NamedTuple):
+    """Money that came, went back or was corrected."""
 
-_KINDS: dict[str, type[Any]] = {"event": Event, "link": Link, "consent": Consent}
+    at: int
+    """When it was said, µs since the epoch, UTC."""
+    kind: str
+    """charge, refund, chargeback or adjustment."""
+    key: str
+    """The application's id, by which it is booked once among those of its kind."""
+    charge: str | None
+    """Of a refund or chargeback: the key of the charge."""
+    status: str
+    amount_minor: int
+    """Minor units; negative only for an adjustment."""
+    currency: str
+    exponent: int
+    """Decimal places of the minor unit, as they were when it was said."""
+    occurred_at: int
+    segments: Mapping[str, str] | None
+    user_id: str | None
+
+
+Entry = Event | Link | Consent | Transaction
+
+RETURNS = ("refund", "chargeback")
+"""Kinds that belong to a charge."""
+
+_STATUSES: Mapping[str, tuple[str, ...]] = {
+    "charge": ("pending", "completed", "failed", "cancelled"),
+    **dict.fromkeys((*RETURNS, "adjustment"), ("completed",)),
+}
+_KINDS: dict[str, type[Any]] = {
+    "event": Event, "link": Link, "consent": Consent, "transaction": Transaction,
+}  # fmt: skip
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _PROPERTIES = len(Event._fields)
 """The place that they would have in an event's array, behind its kind."""
-
+_MAX_EXPONENT = 8
 _NUL = rb"\u0000"
 # Behind an even number of backslashes: another one would make it a text of six characters.
 _NUL_ESCAPED = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
@@ -128,7 +159,7 @@ def encode_event(
     return text.encode("utf-8", "replace")
 
 
-def encode(entry: Link | Consent) -> bytes:
+def encode(entry: Link | Consent | Transaction) -> bytes:
     return _json((_NAMES[type(entry)], *entry)).encode("utf-8", "replace")
 
 
@@ -146,6 +177,24 @@ def decode(payload: bytes) -> Entry:
             return Event._make((*array[1:_PROPERTIES], properties.decode() or None))
         made = _KINDS[array[0]]
         entry: Entry = made(*array[1 : len(made._fields) + 1])
+        if isinstance(entry, Transaction) and not _is_sound(entry):
+            raise UnreadableError("no transaction")
     except (ValueError, LookupError, TypeError, RecursionError):
         raise UnreadableError("no item that this version knows") from None
     return entry
+
+
+def _is_sound(entry: Transaction) -> bool:
+    """Whether it can be booked: what is added up must not depend on who wrote it down."""
+    numbers = (entry.at, entry.amount_minor, entry.exponent, entry.occurred_at)
+    return (
+        all(type(number) is int for number in numbers)
+        and isinstance(entry.key, str)
+        and isinstance(entry.currency, str)
+        and (entry.user_id is None or isinstance(entry.user_id, str))
+        and (entry.segments is None or isinstance(entry.segments, Mapping))
+        and isinstance(entry.charge, str) == (entry.kind in RETURNS)
+        and entry.status in _STATUSES[entry.kind]
+        and (entry.amount_minor >= 0 or entry.kind == "adjustment")
+        and 0 <= entry.exponent <= _MAX_EXPONENT
+    )

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from pbmon import signals
+from pbmon import runtime, signals
 from pbmon.store import engine, faults
 from pbmon.store.engine import DriverError
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from pbmon.store.conversion import Conversions
     from pbmon.store.deliveries import Deliveries
     from pbmon.store.figures import Figures
     from pbmon.store.jobs import Runs
@@ -25,12 +26,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+StoreError = runtime.StoreError
+
 PATIENCE_S = 30.0
 """How long a statement of a writer may take, before it is tried anew."""
-
-
-class StoreError(Exception):
-    """The store can't be used now; the text says why and the remedy, and follows its URL."""
 
 
 class Leadership(Protocol):
@@ -133,6 +132,21 @@ def open_figures(url: str) -> Figures:
     return Figures(made)
 
 
+def open_conversions(url: str) -> Conversions:
+    """What waits for rates. Raises StoreError."""
+    from pbmon.store.conversion import Conversions
+
+    made = open_engine(url)
+    read(made)
+    return Conversions(made)
+
+
+def open_reader(url: str) -> Queries:
+    """The queries of a store; one in SQLite is made or upgraded first. Raises StoreError."""
+    made = open_engine(url, patience_s=PATIENCE_S)
+    return read(made, makes=made.dialect.name == "sqlite")
+
+
 def open_leadership(url: str) -> Leadership:
     """The role of a store's leader. Raises StoreError."""
     from pbmon.store.leadership import FileLock, ServerLock
@@ -174,10 +188,12 @@ def upgrade(made: Engine) -> str:
     return f"{done.get(before, State.CURRENT.value)} (version {schema.VERSIONS[-1]})"
 
 
-def read(made: Engine) -> Queries:
-    """The queries of a store that is up to date. Raises StoreError, as each of them does."""
-    _require_current(made)
-    from pbmon.store.queries import Queries
+def read(made: Engine, *, makes: bool = False) -> Queries:
+    """The queries of a store that is up to date; makes: make or upgrade it first. Raises
+    StoreError, as each of them does."""
+    _require_current(made, makes=makes)
+    with signals.importing:
+        from pbmon.store.queries import Queries
 
     return Queries(made)
 

@@ -10,6 +10,7 @@ from sqlalchemy import func, select, text
 from pbmon.store import schema
 from pbmon.store.access import asking
 from pbmon.store.engine import SCHEMA, reading
+from pbmon.store.schema import DAY
 from pbmon.store.tables import (
     checkpoints,
     dead_letters,
@@ -20,7 +21,6 @@ from pbmon.store.tables import (
     job_runs,
     subject_days,
 )  # fmt: skip
-from pbmon.store.writer import DAY
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

@@ -1,4 +1,4 @@
-"""Figures of the events, each one statement that is the same on every engine.
+"""Figures of events and money, each one statement that is the same on every engine.
 
 A number of people below K is not told: with few enough, a figure is about somebody.
 """
@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, and_, func, select, true
 
+from pbmon.runtime import Revenue
 from pbmon.spool.ledger import Position
+from pbmon.store import revenue
 from pbmon.store.access import asking
 from pbmon.store.engine import reading
+from pbmon.store.schema import HOUR
 from pbmon.store.tables import checkpoints, event_totals, events, sessions
-from pbmon.store.writer import HOUR
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -97,6 +99,22 @@ class Queries:
                 _adoption(start, end, limit)
             )
         ]
+
+    def revenue(self, start: int, end: int, base_currency: str) -> Revenue:
+        """As runtime.Reader."""
+
+        def ask() -> Revenue:
+            with self._engine.connect() as connection:
+                return revenue.read(connection, start, end, base_currency)
+
+        return asking(ask)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def let_go(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        self._engine.dispose(close=False)
 
     def _rows(self, query: Select[Any]) -> Sequence[Any]:
         def ask() -> Sequence[Any]:

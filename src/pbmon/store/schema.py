@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 VERSION_TABLE = "schema_version"
-VERSIONS = ("0001",)
+VERSIONS = ("0001", "0002")
 """Of the steps in migrations/versions, the oldest first."""
 
 PEOPLE_VERSION = "people_version"
@@ -37,6 +37,8 @@ PEOPLE_VERSION = "people_version"
 MADE_AT = "made_at"
 """In `meta`: when the store was made, µs since the epoch. Its totals count since then."""
 
+HOUR = 3_600_000_000
+DAY = 24 * HOUR
 MONTHS_AHEAD = 13
 _LOCK = 0x70626D6F6E  # "pbmon": of pg_advisory_xact_lock
 

@@ -12,14 +12,17 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    CheckConstraint,
     Column,
     Date,
     Index,
     Integer,
     LargeBinary,
     MetaData,
+    SmallInteger,
     String,
     Table,
+    Text,
     text,
 )  # fmt: skip
 from sqlalchemy.dialects import postgresql, sqlite
@@ -34,7 +37,7 @@ metadata = MetaData(schema=SCHEMA)
 Id = LargeBinary(16)
 """128 bits: of a UUID, of a trace, of an HMAC."""
 
-Json = JSON().with_variant(JSONB(), "postgresql")
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 meta = Table(
     "meta",
@@ -43,7 +46,8 @@ meta = Table(
     Column("value", String(200), nullable=False),
 )
 """`store_id`: UUID of this store. `pepper`: of the HMACs, where the settings give none.
-`people_version`, `made_at`: see `schema`."""
+`people_version`, `made_at`: see `schema`. `base_currency`, `base_exponent`: of the ledger, from its
+first transaction on."""
 
 events = Table(
     "events",
@@ -191,6 +195,111 @@ job_runs = Table(
     sqlite_with_rowid=False,
 )
 """Periods for which a job was done."""
+
+
+def _where(condition: str) -> dict[str, Any]:
+    return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
+
+
+transactions = Table(
+    "transactions",
+    metadata,
+    Column("kind", String(12), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("charge", String(255)),
+    Column("status", String(12), nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("exponent", SmallInteger, nullable=False),
+    Column("base_minor", BigInteger),
+    Column("fx_rate", Text),
+    Column("fx_date", Date),
+    Column("fx_source", Text),
+    Column("refunded_minor", BigInteger, nullable=False),
+    Column("charged_back_minor", BigInteger, nullable=False),
+    Column("body_hash", Id, nullable=False),
+    Column("occurred_at", BigInteger, nullable=False),
+    Column("reported_at", BigInteger, nullable=False),
+    Column("counted_at", BigInteger),
+    Column("subject", Id),
+    Column("segments", Json),
+    Index("transactions_charge", "charge", **_where("charge IS NOT NULL")),
+    Index("transactions_occurred", "occurred_at", **_where("counted_at IS NOT NULL")),
+    Index("transactions_counted", "counted_at", **_where("counted_at IS NOT NULL")),
+    Index("transactions_held", "occurred_at", **_where("status = 'held'")),
+    Index(
+        "transactions_unconverted", "currency", "occurred_at",
+        **_where("base_minor IS NULL AND counted_at IS NOT NULL"),
+    ),
+)  # fmt: skip
+"""Money, one row for each id of the application's among those of its kind.
+
+status: what the application said, or `held`: a refund or chargeback (of `charge`) whose charge has
+not completed. counted_at: since when it counts. amount_minor, exponent: as it was said. base_minor:
+in the base currency, by fx_rate (a decimal) of fx_date from fx_source; none until a rate is known,
+and never changed. refunded_minor, charged_back_minor: of a charge, what counts of it.
+reported_at: when its status was said. body_hash: of what must be the same if it comes again."""
+
+transaction_conflicts = Table(
+    "transaction_conflicts",
+    metadata,
+    Column("kind", String(12), primary_key=True),
+    Column("key", String(255), primary_key=True),
+    Column("reason", String(20), primary_key=True),
+    Column("body_hash", Id, primary_key=True),
+    Column("charge", String(255)),
+    Column("status", String(12), nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("exponent", SmallInteger, nullable=False),
+    Column("occurred_at", BigInteger, nullable=False),
+    Column("reported_at", BigInteger, nullable=False),
+    Column("stored_at", BigInteger, nullable=False),
+)
+"""What was not booked, as what is booked contradicts it, and why."""
+
+
+def _sums() -> tuple[Column[Any] | CheckConstraint, ...]:
+    return (
+        Column("transactions", BigInteger, nullable=False),
+        Column("amount_minor", BigInteger, nullable=False),
+        Column("base_minor", BigInteger, nullable=False),
+        Column("unconverted", BigInteger, nullable=False),
+        # SQLite would go on in floating point: an item that leads there is refused instead.
+        CheckConstraint(
+            "amount_minor BETWEEN 0 AND 9223372036854775807"
+            " AND base_minor BETWEEN 0 AND 9223372036854775807",
+            name="sums_are_exact",
+        ),
+    )
+
+
+revenue_totals = Table(
+    "revenue_totals",
+    metadata,
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(12), primary_key=True),
+    Column("sign", SmallInteger, primary_key=True, autoincrement=False),
+    Column("currency", String(3), primary_key=True),
+    Column("exponent", SmallInteger, primary_key=True, autoincrement=False),
+    *_sums(),
+    sqlite_with_rowid=False,
+)
+"""What counts of the hour (UTC) in which it occurred. sign: 1 is revenue, -1 takes from it; the
+amounts are absolute, base_minor of those that are converted."""
+
+ledger_totals = Table(
+    "ledger_totals",
+    metadata,
+    Column("kind", String(12), primary_key=True),
+    Column("status", String(12), primary_key=True),
+    Column("sign", SmallInteger, primary_key=True, autoincrement=False),
+    Column("currency", String(3), primary_key=True),
+    Column("exponent", SmallInteger, primary_key=True, autoincrement=False),
+    *_sums(),
+    sqlite_with_rowid=False,
+)
+"""Of all time: how many came to a status, and the amounts of what counts, likewise."""
 
 
 def insert_of(engine: Engine) -> Any:

@@ -21,10 +21,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from sqlalchemy import bindparam, select, text, update
 
 from pbmon import privacy
-from pbmon.spool.entries import Consent, Event, Link, UnreadableError, decode
+from pbmon.money import Rates
+from pbmon.spool.entries import Consent, Event, Link, Transaction, UnreadableError, decode
 from pbmon.spool.ledger import Position
 from pbmon.store import schema
 from pbmon.store.engine import reading
+from pbmon.store.ledger import Ledger
+from pbmon.store.schema import DAY, HOUR
 from pbmon.store.tables import (
     checkpoints,
     consents,
@@ -41,11 +44,12 @@ from pbmon.store.tables import (
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
-HOUR = 3_600_000_000
-DAY = 24 * HOUR
-DROPPED = ("consent", "deleted", "duplicate", "unreadable", "rejected")
-"""Why an item of a journal is not stored: its person has not agreed, or was deleted; its event_id
-is there already; it is of a newer version; the database refuses it."""
+DROPPED = (
+    "consent", "deleted", "duplicate", "unreadable", "rejected", "conflict", "superseded",
+)  # fmt: skip
+"""Why an item of a journal is not stored: its person has not agreed, or was deleted; its id is
+there already; it is of a newer version; the database refuses it; what is booked contradicts it, or
+has gone beyond it."""
 
 OUTBOX = "outbox"
 """In the place of a journal's name."""
@@ -113,7 +117,8 @@ _CACHED = 100_000
 
 class Writer:
     """basis, sharing: how the purposes `analytics` and `sharing` may be assumed: opt-in, opt-out or
-    not-required. destinations: names of those that are to get what is stored."""
+    not-required. destinations: names of those that are to get what is stored. base_currency: of a
+    store that has none yet. rates: without them nothing is converted into it."""
 
     def __init__(
         self,
@@ -122,6 +127,8 @@ class Writer:
         *,
         sharing: str = "opt-in",
         destinations: Sequence[str] = (),
+        base_currency: str = "USD",
+        rates: Rates | None = None,
         pepper: bytes | None = None,
     ) -> None:
         """The tables must be there. Raises SQLAlchemyError."""
@@ -129,6 +136,8 @@ class Writer:
         self.basis = basis
         self.sharing = sharing
         self.destinations = tuple(destinations)
+        self.base_currency = base_currency
+        self.rates = rates
         self.is_postgresql = engine.dialect.name == "postgresql"
         self.insert = insert_of(engine)
         self.adding = {
@@ -274,8 +283,9 @@ class Batch:
             self._store_events(connection, rows)
             self._store_totals(connection, rows)
             self._store_deliveries(connection, rows)
-        for book in self._books.values():
-            book.store(connection)
+        for kind in BOOKS:  # in one order in every transaction, likewise
+            if kind in self._books:
+                self._books[kind].store(connection)
         self._note_counts(connection)
 
     def remember(self) -> None:
@@ -535,7 +545,7 @@ class Batch:
         return self.writer.sharing != "opt-in"
 
 
-BOOKS: Mapping[type, Callable[[Batch], Book]] = {}
+BOOKS: Mapping[type, Callable[[Batch], Book]] = {Transaction: Ledger}
 """Kind of entry → what keeps it, for each that is none of the writer's own."""
 
 _EPOCH = dt.date(1970, 1, 1)

@@ -17,6 +17,7 @@ from pbmon.runtime import Reading
 from pbmon.settings import Settings
 from pbmon.spool import journal
 from pbmon.spool.directory import Home
+from pbmon.worker.reader import LazyReader
 from pbmon.worker.roles import Roles, build
 from pbmon.worker.rounds import Rounds
 from pbmon.worker.shipper import Shipper
@@ -42,6 +43,7 @@ class Embedded(Roles):
         self._watch = Watch(self.intake.look_after)
         self._former: list[Shipper] = []
         self._syncs = Rounds("pbmon-sync", lambda _timeout_s: self.intake.sync())
+        self.reader = LazyReader(settings, service)
 
     def _open_home(self) -> Home:
         return journal.open_home(self._settings().state_dir, self._service())
@@ -80,6 +82,7 @@ class Embedded(Roles):
         self.finish(timeout_s)
         self._watch.stop()
         self.stop()
+        self.reader.close()
 
 
 class Watch:

@@ -3,7 +3,10 @@ process counts (`of_store`). Imported at the first reading: the sources bring SQ
 
 from __future__ import annotations
 
-from pbmon.store import deliveries
+from functools import partial
+
+from pbmon.settings import Settings
+from pbmon.store import deliveries, revenue
 from pbmon.store.figures import Source
 
 SOURCES: tuple[Source, ...] = (deliveries.figures,)
@@ -12,3 +15,8 @@ SOURCES: tuple[Source, ...] = (deliveries.figures,)
 A source gives whole totals, and a counter at 0 before anything was counted: a receiver would else
 never see it rise.
 """
+
+
+def sources(settings: Settings) -> tuple[Source, ...]:
+    """SOURCES, and those that depend on the settings."""
+    return (*SOURCES, partial(revenue.figures, base_currency=settings.base_currency))

@@ -18,19 +18,23 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from pbmon import signals
 from pbmon.delivery.events import Destination, Event
+from pbmon.money import Rates
 from pbmon.runtime import Reading
 from pbmon.settings import Settings
 from pbmon.store.access import (
     Leadership,
     StoreError,
+    open_conversions,
     open_deliveries,
     open_figures,
     open_leadership,
     open_runs,
 )
 from pbmon.worker import jobs
+from pbmon.worker.conversion import convert_waiting
 
 if TYPE_CHECKING:
+    from pbmon.store.conversion import Conversions
     from pbmon.store.deliveries import Deliveries
     from pbmon.store.figures import Figures
     from pbmon.store.jobs import Runs
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 _EVERY_S = 1.0
 _FIGURES_EVERY_S = 5.0
 _JOBS_EVERY_S = 60.0
+_CONVERSIONS_EVERY_S = 600.0
 _AT_ONCE = 1000
 _LONGEST_S = 600.0
 _AGAIN_S = 5.0
@@ -49,7 +54,8 @@ _STEADY_S = 86400.0
 
 class Leader:
     """url: of the store. destinations: made in its thread, at the first delivery. may_lead: asked
-    before each round. may_change_schema: whether this is a process of its own."""
+    before each round. may_change_schema: whether this is a process of its own. rates: what money
+    that waits is converted by."""
 
     def __init__(
         self,
@@ -59,6 +65,7 @@ class Leader:
         *,
         may_lead: Callable[[], bool] = lambda: True,
         may_change_schema: bool = False,
+        rates: Rates | None = None,
     ) -> None:
         self._url = url
         self._settings = settings
@@ -67,6 +74,7 @@ class Leader:
         self._may_change_schema = may_change_schema
         self.publish: Callable[[Reading | None], None] = lambda reading: None
         """Takes the figures of the store as they are read; None once another may lead."""
+        self._rates = rates
         self._begin()
         signals.enlist(self)
 
@@ -81,7 +89,8 @@ class Leader:
         self._deliveries: Deliveries | None = None
         self._runs: Runs | None = None
         self._figures: Figures | None = None
-        self._figures_at_s = self._jobs_at_s = 0.0
+        self._conversions: Conversions | None = None
+        self._figures_at_s = self._jobs_at_s = self._conversions_at_s = 0.0
         self._clocks_apart_s: float | None = None
         self._steady_at_s = 0.0
         self._destinations: list[Destination] = []
@@ -127,11 +136,13 @@ class Leader:
 
     def _close(self) -> None:
         for each in (
-            self._figures, self._deliveries, self._runs, self._leadership, *self._destinations
+            self._figures, self._deliveries, self._runs, self._conversions, self._leadership,
+            *self._destinations,
         ):  # fmt: skip
             if each is not None:
                 each.close()
-        self._figures = self._deliveries = self._runs = self._leadership = None
+        self._figures = self._deliveries = self._runs = self._conversions = None
+        self._leadership = None
         self._destinations = []
         self.is_leading = False
 
@@ -143,6 +154,7 @@ class Leader:
                 if not wholly:
                     return
                 self.do_jobs()
+                self.convert()
                 while self.deliver() and not self._stopped:
                     self.read_figures()
         except StoreError as error:
@@ -214,10 +226,10 @@ class Leader:
 
     def _read(self) -> Reading:
         with signals.importing:
-            from pbmon.worker.figures import SOURCES
+            from pbmon.worker.figures import sources
         if self._figures is None:
             self._figures = open_figures(self._url)
-        return self._figures.read(SOURCES)
+        return self._figures.read(sources(self._settings))
 
     def do_jobs(self) -> None:
         """What is due, looked at once a minute. Raises StoreError."""
@@ -251,6 +263,17 @@ class Leader:
         elif jump_s < -_JUMP_S:
             self._steady_at_s = 0.0
         return now_s < self._steady_at_s
+
+    def convert(self) -> None:
+        """Money that waited for a rate which is known by now, looked at every ten minutes. Raises
+        StoreError."""
+        if self._rates is None or time.monotonic() < self._conversions_at_s:
+            return
+        if self._conversions is None:
+            self._conversions = open_conversions(self._url)
+        convert_waiting(self._conversions, self._rates)
+        self.succeeded_at["conversions"] = time.time()
+        self._conversions_at_s = time.monotonic() + _CONVERSIONS_EVERY_S
 
     def deliver(self) -> bool:
         """One portion to each destination that is not to be left in peace; whether there may be
@@ -317,7 +340,7 @@ class Leader:
         """In a forked child: role, thread and connections are the parent's."""
         if self._leadership is not None:
             self._leadership.forget()
-        for each in (self._figures, self._deliveries, self._runs):
+        for each in (self._figures, self._deliveries, self._runs, self._conversions):
             if each is not None:
                 each.let_go()
         started = self._thread is not None

@@ -10,6 +10,7 @@ from opentelemetry.metrics import Meter, Observation
 
 from pbmon import catalog, signals
 from pbmon.outbound import url_of
+from pbmon.rates.chosen import open_rates
 from pbmon.settings import Settings
 from pbmon.spool.directory import Home
 from pbmon.store.access import may_be_there
@@ -92,12 +93,15 @@ def build(
     """The roles by the settings. may_change_schema: in a process of their own."""
     url = store_url(settings, home)
     destinations = makers(settings, home.service)
+    rates = open_rates(settings, home)
     shipper = Shipper(
         home,
         url,
         settings.consent,
         outbox_url=url_of("outbox_url", settings.outbox_url),
         destinations=tuple(destinations),
+        base_currency=settings.base_currency,
+        rates=rates,
         portion=portion,
         every_second=every_second,
     )
@@ -107,4 +111,5 @@ def build(
         list(destinations.values()),
         may_lead=lambda: shipper.is_on_duty and may_be_there(url),
         may_change_schema=may_change_schema,
+        rates=rates,
     )

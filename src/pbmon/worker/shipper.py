@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pbmon import privacy, signals
+from pbmon.money import Rates
 from pbmon.spool.backlog import Duty
 from pbmon.spool.directory import Home
 from pbmon.store.access import RejectedError, StoreError, asking, open_outbox, open_writer
@@ -45,7 +46,7 @@ NOTHING = b""
 class Shipper:
     """url: of the store; outbox_url: of the outbox, if it is not in a store of PostgreSQL.
     consent: purpose → legal basis. destinations: names of those that are to get what is stored.
-    portion: items of a transaction.
+    base_currency, rates: what money is converted into, and by. portion: items of a transaction.
 
     every_second: called in its thread, whether or not this process is the shipper.
     """
@@ -58,6 +59,8 @@ class Shipper:
         *,
         outbox_url: str | None = None,
         destinations: Sequence[str] = (),
+        base_currency: str = "USD",
+        rates: Rates | None = None,
         portion: int = PORTION,
         every_second: Callable[[], None] = lambda: None,
     ) -> None:
@@ -65,6 +68,8 @@ class Shipper:
         self._url = url
         self._consent = consent
         self._destinations = destinations
+        self._base_currency = base_currency
+        self._rates = rates
         self._outbox_url = outbox_url or (url if url.startswith("postgres") else None)
         self._portion = portion
         self._every_second = every_second
@@ -342,6 +347,8 @@ class Shipper:
                 self._consent["analytics"],
                 sharing=self._consent["sharing"],
                 destinations=self._destinations,
+                base_currency=self._base_currency,
+                rates=self._rates,
             )
         return self._writer
 

@@ -1,0 +1,139 @@
+"""What the ledger says: of a period, and of all time for the metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    case,
+    func,
+    literal_column,
+    or_,
+    select,
+    union_all,
+)
+
+from pbmon import catalog, money
+from pbmon.runtime import Figure, Revenue, RevenueSum
+from pbmon.store import conversion
+from pbmon.store.conversion import Base
+from pbmon.store.lines import COMPLETED, HELD
+from pbmon.store.schema import HOUR
+from pbmon.store.tables import ledger_totals, revenue_totals, transactions
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_KEYS = ("kind", "sign", "currency", "exponent")
+_SUMS = ("transactions", "amount_minor", "base_minor", "unconverted")
+_CHARGE_STATUSES = catalog.TRANSACTION_STATUS.values
+_HELD: ColumnElement[str] = literal_column(f"'{HELD}'")
+"""As it stands in the index: SQLite uses that for no value that is bound."""
+
+_SIGNS = {metric: sign for sign, metric in ((1, catalog.REVENUE), (-1, catalog.REFUNDS))}
+
+
+def read(connection: Connection, start: int, end: int, base_currency: str) -> Revenue:
+    """What counts of what occurred from start (within) to end (not): whole hours from the totals,
+    the rest from the rows, in one statement and so of one moment.
+
+    base_currency: of a store that has none yet.
+    """
+    found = connection.execute(_of_period(start, end))
+    held = select(func.count()).where(
+        transactions.c.status == _HELD,
+        transactions.c.occurred_at >= start,
+        transactions.c.occurred_at < end,
+    )
+    base = _base(connection, base_currency)
+    return Revenue(
+        base.currency,
+        base.exponent,
+        tuple(RevenueSum(*row[:4], *map(int, row[4:])) for row in found),
+        connection.execute(held).scalar_one(),
+    )
+
+
+def _base(connection: Connection, base_currency: str) -> Base:
+    found = conversion.base_of(connection)
+    return found or Base(base_currency, money.exponent(base_currency))
+
+
+def _of_period(start: int, end: int) -> Select[Any]:
+    first, last = -(-start // HOUR) * HOUR, end // HOUR * HOUR
+    t = transactions.c
+    if first > last:  # within one hour
+        edges = [and_(t.occurred_at >= start, t.occurred_at < end)]
+        first = last
+    else:
+        edges = [
+            and_(t.occurred_at >= since, t.occurred_at < until)
+            for since, until in ((start, first), (last, end))
+            if since < until
+        ]
+    whole = revenue_totals.c
+    parts = [
+        select(*(whole[name] for name in (*_KEYS, *_SUMS))).where(
+            whole.hour >= first, whole.hour < last
+        )
+    ]
+    sign = case((or_(t.kind == "charge", and_(t.kind == "adjustment", t.amount_minor >= 0)), 1),
+                else_=-1).label("sign")  # fmt: skip
+    parts += [
+        select(
+            t.kind,
+            sign,
+            t.currency,
+            t.exponent,
+            func.count().label("transactions"),
+            _sum(func.abs(t.amount_minor)).label("amount_minor"),
+            _sum(func.abs(t.base_minor)).label("base_minor"),
+            (func.count() - func.count(t.base_minor)).label("unconverted"),
+        )
+        .where(t.counted_at.is_not(None), edge)
+        .group_by(t.kind, sign, t.currency, t.exponent)
+        for edge in edges
+    ]
+    rows = union_all(*parts).subquery()
+    keys = [rows.c[name] for name in _KEYS]
+    return select(*keys, *(_sum(rows.c[name]) for name in _SUMS)).group_by(*keys).order_by(*keys)
+
+
+def _sum(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return func.coalesce(func.sum(column), 0)
+
+
+def figures(connection: Connection, base_currency: str = "USD") -> list[Figure]:
+    """The ledger's metrics, of a few rows of totals; each is there from the beginning on, at 0.
+
+    base_currency: of a store that has none yet.
+    """
+    base = _base(connection, base_currency)
+    rows = connection.execute(ledger_totals.select()).all()
+    made = [
+        Figure(
+            metric,
+            money.major_units(
+                sum(row.base_minor for row in rows if row.sign == sign and row.status == COMPLETED),
+                base.exponent,
+            ),
+            {catalog.CURRENCY.name: base.currency},
+        )
+        for metric, sign in _SIGNS.items()
+    ]
+    for kind in catalog.TRANSACTION_KIND.values:
+        for status in _CHARGE_STATUSES if kind == "charge" else (COMPLETED,):
+            count = sum(
+                row.transactions for row in rows if (row.kind, row.status) == (kind, status)
+            )
+            attributes = {
+                catalog.TRANSACTION_KIND.name: kind, catalog.TRANSACTION_STATUS.name: status,
+            }  # fmt: skip
+            made.append(Figure(catalog.TRANSACTIONS, count, attributes))
+    for currency in sorted({base.currency, *(row.currency for row in rows)}):
+        waiting = sum(row.unconverted for row in rows if row.currency == currency)
+        made.append(Figure(catalog.REVENUE_UNCONVERTED, waiting, {catalog.CURRENCY.name: currency}))
+    return made
