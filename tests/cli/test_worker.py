@@ -136,6 +136,8 @@ def test_where_telemetry_is_switched_off_it_exports_nothing(variables, journal):
 
 
 def test_the_status_says_for_how_long_events_have_waited(variables, journal):
+    variables["OTEL_METRICS_EXPORTER"] = "none"
+
     def status():
         return run(sys.executable, "-m", "pbmon.cli", "store", "status", **variables).stdout
 
