@@ -47,8 +47,9 @@ format: $(VENV)/.test ## rewrite the sources as ruff wants them
 bench: $(VENV)/.bench $(VENV)/.pbmon ## what a request costs, beside upstream's instrumentation
 	@$(PY) -m benchmarks.http_cost $(ARGS)
 
-faults: $(VENV)/.test $(VENV)/.pbmon ## what is lost when the receiver, the server or the clock fails
+faults: $(VENV)/.test $(VENV)/.pbmon ## what is lost when anything fails, and in 1,000 kills (ARGS='--only NAME': less, no kills)
 	@$(PY) -m tests.faults --write docs/reliability.md $(ARGS)
+	@$(if $(ARGS),,$(PY) -m tests.worker.killing --write docs/reliability.md)
 
 dashboards: $(VENV)/.test $(VENV)/.pbmon ## write grafana/dashboards/*.json
 	@$(PY) -m grafana.build $(ARGS)

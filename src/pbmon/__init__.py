@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pbmon.runtime import Accepted as Accepted
     from pbmon.runtime import Refused as Refused
     from pbmon.store.outbox import outbox as outbox
+    from pbmon.wiring import aflush as aflush
     from pbmon.wiring import configure as configure
     from pbmon.wiring import flush as flush
     from pbmon.wiring import shutdown as shutdown
@@ -29,6 +30,7 @@ _NAMES = {
     "Accepted": "pbmon.runtime:Accepted",
     "Budget": "pbmon.budgets:Budget",
     "Refused": "pbmon.runtime:Refused",
+    "aflush": "pbmon.wiring:aflush",
     "configure": "pbmon.wiring:configure",
     "consent": "pbmon.business.consent:consent",
     "context": "pbmon.identity:context",

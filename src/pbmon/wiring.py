@@ -6,10 +6,12 @@ changes the one configuration, it does not make another.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import logging
 import os
 import threading
+from concurrent.futures import wait
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -33,6 +35,7 @@ from pbmon.telemetry.queries import Queries
 from pbmon.telemetry.requests import Requests
 from pbmon.worker.embedded import Embedded
 from pbmon.worker.roles import Roles
+from pbmon.worker.rounds import Rounds
 
 EXIT_TIMEOUT_S = 3.0
 """What waits on the disk is not lost by an end, so an end does not wait long for it."""
@@ -287,11 +290,43 @@ def describe() -> str:
     )
 
 
-def flush(timeout_s: float = 5.0) -> bool:
-    """Send what is waiting now. True if all of it was handed over within timeout_s seconds."""
+def flush(timeout_s: float = 5.0, *, durable: bool = False) -> bool:
+    """Send what is waiting now. True if all of it was handed over within timeout_s seconds.
+
+    durable: instead, have what this process has accepted (track() and what else returns Accepted)
+        on the disk itself, where it survives a loss of power; the store need not be up. True only
+        if it is there. The rows of outbox() are as durable as your own commit.
+    """
+    if durable:
+        if _worker is None:
+            return True
+        synced = _worker.sync()
+        wait([synced], timeout_s)
+        return synced.done() and synced.result()
     stored = _worker is None or _worker.finish(timeout_s)
     built = _providers()
     return (built.flush(timeout_s) if built is not None else True) and stored
+
+
+async def aflush(timeout_s: float = 5.0, *, durable: bool = True) -> bool:
+    """flush() for asyncio: in a thread of ours, so that the event loop goes on.
+
+        pbmon.track("order_placed", {"order": 7})
+        if not await pbmon.aflush():
+            ...    # it survives this process, but perhaps no loss of power
+
+    Many may wait at once: one write to the disk serves all who asked before it began. Cancelling
+    one of them changes nothing for the others.
+    """
+    if durable and _worker is None:
+        return True
+    asked = _worker.sync() if durable and _worker is not None else _flushes.join(timeout_s)
+    joined = asyncio.wrap_future(asked)
+    await asyncio.wait([joined], timeout=timeout_s)
+    return joined.done() and joined.result()
+
+
+_flushes = Rounds("pbmon-flush", flush)
 
 
 def _finish(timeout_s: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 
 import pytest
@@ -115,6 +116,40 @@ def test_another_journal_where_the_first_can_t_be_used(intake):
     assert payloads(intake) == [b"2"]
 
 
+def test_a_journal_that_was_removed_is_told_once_and_no_sync_hides_it(intake, caplog, monkeypatch):
+    monkeypatch.setattr(signals, "_last_told", {})
+    intake.put(b"1")
+    shutil.rmtree(intake._journal.directory)
+    intake.look_after()
+    assert intake.put(b"2") == ""
+    assert [intake.sync(), intake.sync()] == [False, True]
+    assert caplog.text.count("was removed while it was in use; events in it that were not") == 1
+
+
+def test_the_journal_before_is_synced_too_once(intake, monkeypatch):
+    intake.put(b"1")
+    first = intake._journal
+    monkeypatch.setattr(type(first), "is_usable", property(lambda self: self is not first))
+    intake.look_after()
+    intake.put(b"2")
+    synced = []
+
+    def sync(made):
+        synced.append(made)
+
+    monkeypatch.setattr(journal.Journal, "sync", sync)
+    assert [intake.sync(), intake.sync()] == [True, True]
+    assert synced == [first, intake._journal, intake._journal]
+
+
+def test_after_the_end_it_can_still_be_synced(intake):
+    assert intake.sync()
+    intake.put(b"1")
+    intake.close()
+    assert intake.sync()
+    assert intake._left == []
+
+
 def test_in_an_outbox_the_journal_gets_nothing(intake):
     box = []
     token = runtime.outbox.set(box)
@@ -132,6 +167,15 @@ def test_a_full_disk_is_told_once(intake, caplog, monkeypatch):
     monkeypatch.setattr(intake._journal, "append", lambda _: "full")
     assert [intake.put(b"2"), intake.put(b"3")] == ["full", "full"]
     assert caplog.text.count("there is no room for more events") == 1
+
+
+def test_a_disk_that_fails_is_told_once_with_the_place(intake, caplog, monkeypatch):
+    monkeypatch.setattr(signals, "_last_told", {})
+    intake.put(b"1")
+    monkeypatch.setattr(intake._journal, "append", lambda _: "io_error")
+    assert [intake.put(b"2"), intake.put(b"3")] == ["io_error", "io_error"]
+    assert intake.totals() == {("accepted", ""): 1, ("refused", "io_error"): 2}
+    assert caplog.text.count(f"events can't be written to {intake._journal.directory}") == 1
 
 
 def test_a_child_has_a_journal_of_its_own(intake):

@@ -210,7 +210,9 @@ def test_the_databases_of_events_are_shown_without_their_passwords(doctor, recei
     assert "hunter2" not in output
     assert line(output, "store_url").startswith("store_url postgresql://REDACTED@127.0.0.1:")
     assert line(output, "outbox_url").startswith("outbox_url postgresql://REDACTED@127.0.0.1:")
-    assert line(output, "✗ store").endswith("can't be used (psycopg2.OperationalError)")
+    assert line(output, "✗ store").endswith(
+        "can't be used: nobody listens there; start the server, or mend host and port in its URL"
+    )
 
 
 def test_events_are_where_doctor_says(doctor, receiver, tmp_path):

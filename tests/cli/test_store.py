@@ -94,11 +94,11 @@ def test_postgresql_is_made_by_the_command_with_its_outbox(pbmon, stack_postgres
     [
         ("status", "mysql://app:hunter2@h/x", "mysql://REDACTED@h/x names mysql; the store is"),
         ("events", "nonsense", "nonsense is no SQLAlchemy URL, such as postgresql://"),
-        ("upgrade", "sqlite:////proc/none/x", "can't be made (No such file or directory)"),
+        ("upgrade", "sqlite:////proc/none/x", "can't be made: this user can't open the file"),
         ("status", "postgresql+nodriver://h/x", "needs a driver that is not installed"),
-        ("status", AWAY, "psycopg2.OperationalError"),
-        ("upgrade", AWAY, "psycopg2.OperationalError"),
-        ("events", AWAY, "psycopg2.OperationalError"),
+        ("status", AWAY, "nobody listens there"),
+        ("upgrade", AWAY, "nobody listens there"),
+        ("events", AWAY, "nobody listens there"),
     ],
     ids=list("1234567"),
 )
@@ -133,7 +133,7 @@ def test_a_worker_that_can_t_reach_the_store_leaves_all_and_fails(pbmon, tmp_pat
     away = f"postgresql://app:hunter2@127.0.0.1:{unused_port()}/x"
     done = pbmon("worker", "--once", PBMON_STORE_URL=away)
     assert done.returncode == 1
-    assert "can't be used (psycopg2.OperationalError). Events wait in the spool" in done.stderr
+    assert "can't be used: nobody listens there; start the server" in done.stderr
     assert "hunter2" not in done.stderr
     done = pbmon("worker", "--once")
     assert (done.returncode, done.stdout) == (0, "1 events stored\n")

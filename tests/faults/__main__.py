@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.faults import page
 from tests.faults.experiments import EXPERIMENTS, QUIET, Result, Scale, leave_on_request, run
 
-BEGIN = "<!-- figures: python -m tests.faults --write docs/reliability.md -->"
-END = "<!-- end of figures -->"
+NAME, COMMAND = "figures", "python -m tests.faults --write docs/reliability.md"
 
 
 def main() -> int:
@@ -40,7 +40,7 @@ def main() -> int:
     ]
     print(f"{len(results)} experiments in {time.monotonic() - start_s:.0f} s")
     if arguments.write:
-        write(arguments.write, table(results, names, stacks))
+        page.write(arguments.write, NAME, COMMAND, table(results, names, stacks))
     return any(result.missed for result in results if result.stack == "pbmon")
 
 
@@ -85,15 +85,6 @@ def table(results: list[Result], names: list[str], stacks: list[str]) -> str:
         more = "" if ours is None else "; ".join(f"{k} {v}" for k, v in ours.figures.items())
         lines.append(f"| {name} | {' | '.join(cells)} | {more} |")
     return "\n".join(lines)
-
-
-def write(page: Path, table: str) -> None:
-    text = page.read_text(encoding="utf-8")
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        sys.exit(f"{page} has no {BEGIN} … {END}")
-    page.write_text(f"{head}{begin}\n\n{table}\n\n{end}{tail}", encoding="utf-8")
 
 
 if __name__ == "__main__":

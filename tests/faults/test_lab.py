@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.faults import __main__ as command
+from tests.faults import page
 from tests.faults.experiments import EXPERIMENTS, REDUCED, Result, clearly_slower, keep_books, run
 from tests.faults.lab import Lab
 from tests.faults.test_sink import counter, post
@@ -76,21 +77,25 @@ def test_what_is_clearly_slower(during, before, after, slower):
 
 
 def test_the_figures_take_their_place_in_the_page(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{command.BEGIN}\nold\n{command.END}\nafter\n")
+    place = tmp_path / "page.md"
+    begin, end = "<!-- figures: python -m it -->", "<!-- end of figures -->"
+    place.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     results = [
         Result("a fault", "upstream", 10, 66.7, 0.004, 0.0),
         Result("a fault", "pbmon", 10, figures={"exit": "0.1 s"}),
     ]
-    command.write(page, command.table(results, ["a fault"], ["upstream", "pbmon"]))
-    assert page.read_text().splitlines() == [
+    table = command.table(results, ["a fault"], ["upstream", "pbmon"])
+    page.write(place, "figures", "python -m it", table)
+    assert place.read_text().splitlines() == [
         "before",
-        command.BEGIN,
+        begin,
         "",
         "| fault | upstream | pbmon | pbmon, more |",
         "|---|---|---|---|",
         "| a fault | 67 / 0.004 / 0 | 0 / 0 / 0 | exit 0.1 s |",
         "",
-        command.END,
+        end,
         "after",
     ]
+    with pytest.raises(SystemExit, match="has no <!-- kills: python -m it -->"):
+        page.write(place, "kills", "python -m it", table)

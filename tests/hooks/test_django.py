@@ -13,8 +13,13 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from pbmon import identity, signals
+from pbmon.hooks import upstream
 from pbmon.hooks.django import DjangoHook, template_of
 from pbmon.hooks.starlette import StarletteHook
 from pbmon.hooks.uvicorn import Entrance, UvicornHook
@@ -212,6 +217,24 @@ def test_the_span_has_the_exception_and_the_route(asgi):
     assert broken.attributes["error.type"] == "LookupError"
     assert broken.attributes["http.response.status_code"] == 500
     assert (found.name, found.status) == ("GET /users/{pk}/", "UNSET")
+
+
+def test_in_upstreams_mode_its_span_has_them(asgi, monkeypatch):
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    upstream._middleware.cache_clear()
+    DjangoHook().uninstrument()
+    with capture(hooks={"django": "upstream"}) as seen:
+        DjangoHook().instrument(skip_dep_check=True)
+        asyncio.run(_get_all(asgi, "/broken"))
+        assert seen.spans == []
+    upstream._middleware.cache_clear()
+    (span,) = exporter.get_finished_spans()
+    assert (span.name, span.kind) == ("GET /broken", trace.SpanKind.SERVER)
+    assert span.attributes["error.type"] == "LookupError"
+    DjangoHook().instrument(skip_dep_check=True)
 
 
 async def _get_all(app, *paths):

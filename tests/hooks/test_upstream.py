@@ -238,7 +238,7 @@ ASGI = sorted(e.name for e in wiring.own_instrumentors() if issubclass(e.load(),
 
 
 def test_the_asgi_hooks():
-    assert ASGI == ["fastapi", "granian", "gunicorn", "hypercorn", "starlette", "uvicorn"]
+    assert ASGI == ["django", "fastapi", "granian", "gunicorn", "hypercorn", "starlette", "uvicorn"]
 
 
 @pytest.mark.parametrize("library", ASGI)

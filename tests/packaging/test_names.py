@@ -14,6 +14,7 @@ PUBLIC = [
     "Budget",
     "Refused",
     "__version__",
+    "aflush",
     "configure",
     "consent",
     "context",

@@ -7,8 +7,11 @@ skip into a failure: `all`, or a comma list of names (`collector,prometheus,jaeg
 from __future__ import annotations
 
 import os
+import subprocess
+import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import pytest
@@ -87,3 +90,27 @@ def pytest_runtest_makereport(
             (f"log of {server.name}", server.log_tail()) for server in Server.running
         )
     return report
+
+
+@pytest.fixture
+def volume() -> Iterator[Callable[[int], Path]]:
+    """Makes small file systems: volume(bytes) → directory."""
+    mounted: list[Path] = []
+
+    def mount(size: int) -> Path:
+        point = Path("/tmp") / f"pbmon-volume-{uuid.uuid4().hex[:8]}"
+        point.mkdir()
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", point],
+            capture_output=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            point.rmdir()
+            missing("mount", "no file system can be mounted here")
+        mounted.append(point)
+        return point
+
+    yield mount
+    for point in mounted:
+        subprocess.run(["umount", "-l", point], check=True)
+        point.rmdir()

@@ -97,18 +97,52 @@ def test_a_month_of_which_all_is_too_old_is_dropped(postgresql):
     assert kept == 1
 
 
-def test_checkpoints_of_journals_that_are_gone_are_forgotten(url, engine):
-    open_writer(url, "opt-out").write([portion(event(), source="1-a")])
-    open_writer(url, "opt-out").write([portion(event(), source="2-b")])
-    old = schema.now() - 31 * DAY
-    with engine.begin() as connection:
+@pytest.fixture
+def checkpoints(url, engine):
+    """Two journals; the first one's is changed by a call of it, and those of both are given."""
+    writer = open_writer(url, "opt-out")
+    for source in ("1-a", "2-b"):
+        writer.write([portion(event(), source=source)])
+
+    def change(connection, at):
         connection.execute(
             tables.checkpoints.update()
             .where(tables.checkpoints.c.source == "1-a")
-            .values(changed_at=old)
+            .values(changed_at=at)
         )
+
+    change.writer = writer
+    return change
+
+
+def sources(connection):
+    query = select(tables.checkpoints.c.source).order_by(tables.checkpoints.c.source)
+    return connection.execute(query).scalars().all()
+
+
+def test_checkpoints_of_journals_that_are_gone_are_forgotten(engine, checkpoints, monkeypatch):
+    now = schema.now()
+    with engine.begin() as connection:
+        checkpoints(connection, now - 31 * DAY)
         jobs.forget_checkpoints(connection)
-        assert connection.execute(select(tables.checkpoints.c.source)).scalars().all() == ["2-b"]
+        jobs.forget_checkpoints(connection)
+        assert sources(connection) == ["1-a", "2-b"]
+        monkeypatch.setattr(schema, "now", lambda: now + 2 * DAY)
+        jobs.forget_checkpoints(connection)
+        assert sources(connection) == ["2-b"]
+
+
+def test_the_checkpoint_of_a_journal_that_is_there_stays_whatever_the_clock(
+    engine, checkpoints, monkeypatch
+):
+    """A year ahead all look old at once; who reads them says meanwhile that they are there."""
+    now = schema.now()
+    for ahead in (365 * DAY, 367 * DAY, 400 * DAY):
+        monkeypatch.setattr(schema, "now", lambda ahead=ahead: now + ahead)
+        with engine.begin() as connection:
+            jobs.forget_checkpoints(connection)
+            assert sources(connection) == ["1-a", "2-b"]
+        checkpoints.writer.touch(["1-a", "2-b"])
 
 
 def test_names_of_partitions():

@@ -186,5 +186,5 @@ def test_the_files_of_sqlite_are_this_users_alone(tmp_path):
             connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "secure_delete")
         ]
-    assert pragmas == ["wal", 1, 1]
+    assert pragmas == ["wal", 2, 1]  # 2: FULL, a commit is on the disk itself
     made.dispose()

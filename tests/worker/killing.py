@@ -2,9 +2,10 @@
 
 What was accepted, or committed, is in the store, and nothing is there twice:
 
-    python -m tests.worker.killing [--kills 250]
+    python -m tests.worker.killing [--kills 250] [--write docs/reliability.md]
 
-kills so often in each of four trials: journals and outbox, SQLite and PostgreSQL.
+kills so often in each of four trials: journals and outbox, SQLite and PostgreSQL. --write puts the
+figures between the markers of a page. Exit status 1 where something was lost or is there twice.
 """
 
 from __future__ import annotations
@@ -19,28 +20,36 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from pbmon.store import engine, schema
+from pbmon.store import schema
 from pbmon.store.access import make_outbox, open_engine
+from tests.faults import page
 from tests.fresh import environment
 from tests.stack.process import wait_until
 from tests.stack.servers import Postgres
 from tests.worker.processes import NUMBER, RANGE
+from tests.worker.work import WORKS
 
 WRITERS, FORKS, SHIPPERS = 2, 1, 2
 _PAUSE_S = 0.2
 _END_S = 120
 _RESTART_EVERY = 25
+NAME, COMMAND = "kills", "python -m tests.worker.killing --write docs/reliability.md"
+"""Of the figures in a page, and what writes them there."""
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """Of all works together."""
+
     kills: int
+    crashes: int
+    """Of the kills, those of the database."""
     accepted: int
     """As the writers noted; with the outbox, committed."""
+    rolled_back: int
     stored: int
     lost: int
     """Accepted, and not in the store."""
@@ -56,8 +65,9 @@ class Outcome:
 
     def __str__(self):
         return (
-            f"{self.kills} kills: {self.accepted:,} accepted, {self.stored:,} stored, "
-            f"{self.lost} lost, {self.duplicated} duplicated, {self.wrong} rolled back and stored"
+            f"{self.kills} kills ({self.crashes} of the database): {self.accepted:,} accepted, "
+            f"{self.stored:,} stored, {self.lost} lost, {self.duplicated} duplicated, "
+            f"{self.wrong} of {self.rolled_back:,} rolled back and stored"
         )
 
 
@@ -73,6 +83,7 @@ class Trial:
         self.random = random.Random(seed)
         self.restart = restart
         self.started = 0
+        self.crashes = 0
         self.processes = []
 
     @property
@@ -110,6 +121,7 @@ class Trial:
                 time.sleep(self.random.uniform(0, _PAUSE_S))
                 if self.restart is not None and count % _RESTART_EVERY == 0:
                     self.restart()
+                    self.crashes += 1
                     continue
                 place = self.random.randrange(len(self.processes))
                 kind, said, process = self.processes[place]
@@ -141,19 +153,19 @@ class Trial:
     def outcome(self, kills):
         accepted, gone = self.numbers("log"), self.numbers("log.gone")
         made = open_engine(self.url)
-        table = f"{engine.SCHEMA}.events" if made.dialect.name == "postgresql" else "events"
-        query = f"SELECT properties->>'n' FROM {table} WHERE name = 'numbered'"
         with made.connect() as connection:
-            found = Counter(int(n) for (n,) in connection.exec_driver_sql(query))
+            found = [work.find(connection) for work in WORKS]
         made.dispose()
         return Outcome(
             kills=kills,
-            accepted=len(accepted),
-            stored=len(found),
-            lost=len(accepted - found.keys()),
-            duplicated=sum(found.values()) - len(found),
-            wrong=len(gone & found.keys()),
-            unnoted=len(found.keys() - accepted),
+            crashes=self.crashes,
+            accepted=len(accepted) * len(WORKS),
+            rolled_back=len(gone) * len(WORKS),
+            stored=sum(map(len, found)),
+            lost=sum(len(accepted - each.keys()) for each in found),
+            duplicated=sum(sum(each.values()) - len(each) for each in found),
+            wrong=sum(len(gone & each.keys()) for each in found),
+            unnoted=sum(len(each.keys() - accepted) for each in found),
         )
 
 
@@ -170,21 +182,42 @@ def in_postgresql(seed, kills, *, with_outbox=False):
         return trial.run(kills)
 
 
+TRIALS = [(way, place) for way in ("journals", "outbox") for place in ("SQLite", "PostgreSQL")]
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="tests.worker.killing", description=__doc__)
     parser.add_argument("--kills", type=int, default=250, help="in each of the four trials")
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--write", type=Path, help="page that holds the figures")
     args = parser.parse_args()
-    right = True
-    for way, with_outbox in (("journals", False), ("outbox", True)):
-        for place in ("SQLite", "PostgreSQL"):
-            if place == "SQLite":
-                outcome = Trial(None, args.seed, with_outbox=with_outbox).run(args.kills)
-            else:
-                outcome = in_postgresql(args.seed, args.kills, with_outbox=with_outbox)
-            print(f"{way} to {place} (seed {args.seed}): {outcome}", flush=True)
-            right &= outcome.is_right
-    return 0 if right else 1
+    outcomes = []
+    for way, place in TRIALS:
+        with_outbox = way == "outbox"
+        if place == "SQLite":
+            outcome = Trial(None, args.seed, with_outbox=with_outbox).run(args.kills)
+        else:
+            outcome = in_postgresql(args.seed, args.kills, with_outbox=with_outbox)
+        print(f"{way} to {place} (seed {args.seed}): {outcome}", flush=True)
+        outcomes.append(outcome)
+    if args.write:
+        page.write(args.write, NAME, COMMAND, table(outcomes))
+    return 0 if all(outcome.is_right for outcome in outcomes) else 1
+
+
+def table(outcomes):
+    head = "way | store | kills | of the database | accepted | lost | duplicated | rolled back"
+    lines = [
+        f"| {head} | of these stored |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (way, place), each in zip(TRIALS, outcomes, strict=True):
+        rolled_back = f"{each.rolled_back:,} | {each.wrong}" if way == "outbox" else "– | –"
+        lines.append(
+            f"| {way} | {place} | {each.kills} | {each.crashes} | {each.accepted:,} | {each.lost} "
+            f"| {each.duplicated} | {rolled_back} |"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

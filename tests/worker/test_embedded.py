@@ -222,6 +222,74 @@ def test_another_directory_takes_over_where_the_first_was_removed(state):
     assert stored(state) == ["again", "made"]
 
 
+REMOVED = """
+        import shutil, sqlite3, time
+        import pbmon
+        from pbmon import wiring
+        pbmon.configure()
+        pbmon.track("made")
+        assert wiring._worker.shipper is None or pbmon.flush(60)
+        before = wiring._worker.intake._journal
+        shutil.rmtree({state!r})
+        until_s = time.monotonic() + 60
+        while wiring._worker.intake._journal in (before, None):
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
+        assert pbmon.track("again")
+"""
+
+
+def test_the_whole_state_directory_is_removed_the_store_with_it(state):
+    done = python(
+        REMOVED.format(state=str(state))
+        + """
+        while not pbmon.flush(60):  # the store that is not there any more is found out first
+            assert time.monotonic() < until_s
+        """,
+        **variables(state),
+    )
+    assert stored(state) == ["again"]
+    assert done.stderr.count("was removed while it was in use") == 1
+
+
+def test_without_a_shipper_a_removed_journal_is_found_out_too(state):
+    done = python(REMOVED.format(state=str(state)), **variables(state, PBMON_WORKER="process"))
+    assert done.stderr.count("was removed while it was in use") == 1
+    to_its_end("import pbmon; pbmon.configure(); pbmon.track('next')", **variables(state))
+    assert stored(state) == ["again", "next"]
+
+
+def test_in_another_place_another_shipper_goes_on(state, tmp_path):
+    """As for a process that has become another user."""
+    other = tmp_path / "other"
+    done = python(
+        f"""
+        import json, time
+        import pbmon
+        from pbmon import wiring
+        pbmon.configure()
+        pbmon.track("made")
+        assert pbmon.flush(60)
+        worker = wiring._worker
+        first, thread = worker.shipper, worker.shipper._thread
+        worker.intake._journal._owner += 1
+        pbmon.configure(state_dir={str(other)!r})
+        until_s = time.monotonic() + 50
+        while worker.shipper is first:
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
+        thread.join(60)
+        assert not thread.is_alive() and not first.is_on_duty
+        assert pbmon.track("again")
+        assert pbmon.flush(60)
+        print(json.dumps(pbmon.runtime.active.accounts()["events"]))
+        """,
+        **variables(state),
+    )
+    assert json.loads(done.stdout) == {"accepted": 2, "delivered": 2}
+    assert (stored(state), stored(other)) == (["made"], ["again"])
+
+
 def test_the_books_of_a_process_balance(state):
     done = python(
         """

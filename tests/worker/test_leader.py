@@ -16,11 +16,6 @@ from tests.stack.process import wait_until
 from tests.store.test_writer import NOON, event, portion
 
 
-@pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path}/store.sqlite3"
-
-
 def put(url, count, source="1-a", destinations=("webhook",), **properties):
     writer = open_writer(url, "opt-out", sharing="opt-out", destinations=destinations)
     payloads = [

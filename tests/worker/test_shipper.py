@@ -7,18 +7,17 @@ import threading
 import time
 from collections import Counter
 
-import pytest
 from sqlalchemy import select
 
 from pbmon import signals
-from pbmon.spool import entries, journal
+from pbmon.spool import entries
 from pbmon.spool.journal import Journal
 from pbmon.store import access, engine, tables
 from pbmon.worker import shipper as module
 from pbmon.worker.shipper import Shipper
 from tests.stack.process import unused_port, wait_until
+from tests.worker.conftest import OPT_OUT
 
-OPT_OUT = {"analytics": "opt-out", "sharing": "opt-in"}
 NOON = 1_795_608_000_000_000
 
 
@@ -28,23 +27,6 @@ def event(number=0, **fields):
         values["at"], "bought", values["user"], None, None, None, values["event_id"], None,
         {"n": number},
     )  # fmt: skip
-
-
-@pytest.fixture
-def home(tmp_path):
-    return journal.open_home(str(tmp_path / "state"), "shop")
-
-
-@pytest.fixture
-def url(tmp_path):
-    return f"sqlite:///{tmp_path}/store.sqlite3"
-
-
-@pytest.fixture
-def shipper(home, url):
-    made = Shipper(home, url, OPT_OUT, portion=10)
-    yield made
-    made.stop()
 
 
 def filled(home, *payloads):
@@ -94,6 +76,28 @@ def test_of_a_removed_journal_nothing_is_left_in_the_store(home, url, shipper):
     with made.connect() as connection:
         assert connection.execute(tables.checkpoints.select()).all() == []
     made.dispose()
+
+
+def test_an_idle_journals_checkpoint_is_touched_once_an_hour(home, url, shipper, monkeypatch):
+    """The job of retention forgets those of journals that nobody has seen for a month."""
+    kept = filled(home, event(0))
+    assert ship_all(shipper)
+    made = engine.open_store(url)
+
+    def changed_at():
+        with made.connect() as connection:
+            return connection.execute(select(tables.checkpoints.c.changed_at)).scalar_one()
+
+    with made.begin() as connection:
+        connection.execute(tables.checkpoints.update().values(changed_at=-1))  # as if marked
+    assert ship_all(shipper)
+    assert changed_at() == -1
+    now_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now_s + 3601)
+    shipper.ship()
+    assert changed_at() > NOON
+    made.dispose()
+    kept.close()
 
 
 def test_the_next_shipper_goes_on_where_the_store_says(home, url, shipper):
@@ -188,7 +192,10 @@ def test_while_the_store_is_away_all_waits(home, tmp_path, shipper, caplog, monk
         assert not away.ship()
     assert away.lag_s() > 0
     assert len(caplog.records) == 1
-    assert "can't be used (psycopg2.OperationalError). Events wait" in caplog.text
+    assert (
+        "/x can't be used: nobody listens there; start the server, or mend host and port in its "
+        "URL. Events wait in the spool"
+    ) in caplog.text
     assert "hunter2" not in caplog.text
     away._duty.forget()
     assert ship_all(shipper)
@@ -218,10 +225,8 @@ def test_a_store_that_fails_in_the_middle_is_asked_anew(home, url, shipper, monk
     kept = filled(home, *(event(n) for n in range(30)))
     shipper.take_duty()
     assert shipper.ship()
-    write = shipper._writer.write
     monkeypatch.setattr(shipper._writer, "write", lambda _: _break())
     assert not shipper.ship()
-    monkeypatch.setattr(shipper._writer, "write", write)
     assert ship_all(shipper)
     assert stored(url) == Counter(range(30))
     kept.close()
@@ -289,7 +294,7 @@ def test_a_forked_child_is_not_the_shipper(home, url, shipper):
 def test_a_journal_that_is_taken_away_in_the_middle_is_forgotten(home, url, shipper):
     gone, kept = filled(home, event(0)), filled(home, event(1))
     shipper.take_duty()
-    shipper._look()
+    shipper._journals.look()
     for file in gone.directory.iterdir():
         file.unlink()
     gone.directory.rmdir()

@@ -21,6 +21,9 @@ class Intake:
         self._open_home = open_home
         self._on_first = on_first
         self._journal: Journal | None = None
+        self._left: list[Journal] = []
+        """Those before it that may not be on the disk itself."""
+        self._has_lost = False
         self._ended = False
         self._making = False
         self._opening = threading.RLock()
@@ -63,6 +66,13 @@ class Intake:
                 "pbmon: there is no room for more events; they are refused and counted. Free disk "
                 "space, or mend the way to the store (`pbmon doctor` says where it is)",
             )
+        elif reason == "io_error":
+            signals.tell(
+                "journal",
+                "pbmon: events can't be written to %s; they are refused and counted. Look whether "
+                "its file system is mounted read-only, was removed or fails",
+                self._journal.directory if self._journal is not None else "the state directory",
+            )
 
     def _open(self) -> Journal | str:
         """The journal, or why there is none. Threads that come meanwhile wait for it; what this
@@ -94,10 +104,45 @@ class Intake:
     def look_after(self) -> None:
         """About once a second: another journal where nothing more can be put into this one."""
         journal = self._journal
-        if journal is not None and not journal.is_usable:
-            self._journal = None
-            journal.close()
-            self._open()
+        if journal is None or journal.is_usable:
+            return
+        if not journal.is_there:
+            self._has_lost = True
+            signals.tell(
+                "journal:removed",
+                "pbmon: %s was removed while it was in use; events in it that were not in the "
+                "store are lost. Others go to a new one. Keep cleaners of temporary files away "
+                "from the state directory, or set PBMON_STATE_DIR",
+                journal.directory,
+            )
+        self._leave(journal)
+        self._open()
+
+    def _leave(self, journal: Journal) -> None:
+        self._left.append(journal)  # first, so that sync() finds it in one place or the other
+        self._journal = None
+        journal.close()
+
+    def sync(self) -> bool:
+        """Have on the disk itself what was taken before; whether it is. One call at a time."""
+        journal = self._journal
+        is_there, self._has_lost = not self._has_lost, False
+        for each in [*self._left, *([journal] if journal is not None else [])]:
+            try:
+                each.sync()
+            except OSError as error:
+                is_there = False
+                signals.tell(
+                    "journal:sync",
+                    "pbmon: events in %s can't be written to the disk itself (%s); they survive "
+                    "this process, but perhaps no loss of power. Look at the disk, and at the "
+                    "kernel's log",
+                    each.directory, error.strerror or error,
+                )  # fmt: skip
+            else:
+                if each in self._left:
+                    self._left.remove(each)
+        return is_there
 
     def totals(self) -> Mapping[tuple[str, str], int]:
         """(outcome, reason) → items of this process."""
@@ -107,14 +152,15 @@ class Intake:
     def close(self) -> None:
         """Nothing more is taken."""
         self._ended = True
-        journal, self._journal = self._journal, None
-        if journal is not None:
-            journal.close()
+        if self._journal is not None:
+            self._leave(self._journal)
 
     def forget(self) -> None:
         """In a forked child: the journal is the parent's; the child makes one of its own."""
         self._opening = threading.RLock()
         self._making = False
+        self._left = []
+        self._has_lost = False
         journal, self._journal = self._journal, None
         if journal is not None:
             journal.forget()

@@ -145,6 +145,10 @@ class Duty:
         """Whether this process has it now."""
         return lock(self._fd)
 
+    def is_void(self) -> bool:
+        """Whether its file was removed, so that another process may have the role as well."""
+        return os.fstat(self._fd).st_nlink == 0
+
     def give_up(self) -> None:
         directory.unlock(self._fd)
 

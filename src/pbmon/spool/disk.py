@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 
 def allocate(fd: int, size: int) -> None:
@@ -20,6 +21,17 @@ def write(fd: int, data: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(fd, view, offset)
         view, offset = view[written:], offset + written
+
+
+def sync(path: Path) -> None:
+    """Have a file, or the names in a directory, on the disk itself; what is mapped of it too.
+    Raises OSError, of which FileNotFoundError says that nothing was tried."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        # Not mmap.flush(), which keeps the interpreter for as long as the disk takes.
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def reason(error: OSError) -> str:

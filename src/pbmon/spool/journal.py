@@ -9,6 +9,7 @@ no counts: what becomes of an item is decided, and counted, where it is stored.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -16,7 +17,7 @@ import time
 import uuid
 from contextlib import suppress
 
-from pbmon.spool import directory, disk, frames
+from pbmon.spool import directory, disk, frames, segment
 from pbmon.spool.directory import Home, UnusableError, lock
 from pbmon.spool.segment import Segment
 
@@ -43,6 +44,11 @@ class Journal:
         self._number = 0
         self._full = ("", 0.0)
         self._closed = False
+        self._synced = (0, 0)
+        """Number of the segment, and its end, up to which all is on the disk itself."""
+        self._are_names_synced = False
+        self._doubtful: set[int] = set()
+        """Segments that the disk failed to take."""
         hidden = home.path / f".{self.source}"
         self._fd = -1
         try:
@@ -65,6 +71,10 @@ class Journal:
     def is_usable(self) -> bool:
         return directory.is_still_usable(self.directory, self._owner)
 
+    @property
+    def is_there(self) -> bool:
+        return os.path.lexists(self.directory)
+
     def append(self, payload: bytes) -> str:
         """Take one item: it survives this process from here on. Or say why not: full, io_error,
         too_large; busy for a signal's handler or a finalizer that comes in the middle of another
@@ -76,12 +86,12 @@ class Journal:
                 return "busy"
             self._writing = True
             try:
-                segment = self._segment
-                if segment is None or not segment.has_room(len(payload)):
-                    segment = self._add_segment()
-                    if segment is None:
+                current = self._segment
+                if current is None or not current.has_room(len(payload)):
+                    current = self._add_segment()
+                    if current is None:
                         return self._full[0]
-                segment.append(frames.body(1, 0, payload))
+                current.append(frames.body(1, 0, payload))
             except OSError as error:  # without a mapping
                 return self._refuse(error)
             finally:
@@ -114,6 +124,60 @@ class Journal:
         reason = disk.reason(error)
         self._full = (reason, time.monotonic() + _RETRY_S)
         return reason
+
+    def sync(self) -> None:
+        """Have on the disk itself what was appended before, whatever comes meanwhile; of two calls
+        the second is to come after the first. Raises OSError.
+
+        What is not there any more is in the store: only the shipper removes a segment, and, once it
+        is closed, the directory.
+        """
+        with self._lock:
+            mark = (self._number, self._segment.end if self._segment is not None else 0)
+            is_closed = self._closed
+        if mark == self._synced:
+            return
+        for number in range(self._synced[0], mark[0] + 1):
+            with suppress(FileNotFoundError):
+                self._sync_segment(number)
+        try:
+            self._sync_names()
+        except FileNotFoundError:
+            if not is_closed:
+                raise
+        self._synced = mark
+
+    def _sync_segment(self, number: int) -> None:
+        path = self.directory / segment.name(CHANNEL, number)
+        if number in self._doubtful:
+            # The system may say of what it failed to write that it is written, when it is asked
+            # once more. So that nobody believes it, only the store can make up for it.
+            path.lstat()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        try:
+            disk.sync(path)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            self._doubtful.add(number)
+            with self._lock:  # what comes now goes elsewhere
+                if self._number == number and self._segment is not None:
+                    self._segment.close()
+                    self._segment = None
+            raise
+
+    def _sync_names(self) -> None:
+        """Of the segments; at the first time of the directories above too."""
+        disk.sync(self.directory)
+        if self._are_names_synced:
+            return
+        for path in self.directory.resolve().parents:
+            try:
+                disk.sync(path)
+            except OSError:
+                if path.is_relative_to(self.home.state_directory.resolve()):
+                    raise  # above it are others' places, which this user may not read
+        self._are_names_synced = True
 
     def close(self) -> None:
         """Leave what waits to the shipper, which removes the directory once it is empty."""

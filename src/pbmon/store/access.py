@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from pbmon import privacy, signals
-from pbmon.store import engine
+from pbmon import signals
+from pbmon.store import engine, faults
 from pbmon.store.engine import DriverError
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def asking(ask: Callable[[], _T]) -> _T:
     except (DataError, IntegrityError, OverflowError):
         raise RejectedError from None
     except (SQLAlchemyError, OSError) as error:
-        original = getattr(error, "orig", None) or error
-        raise StoreError(f"can't be used ({privacy.error_type(original)})") from None
+        raise StoreError(f"can't be used: {faults.explain(error)}") from None
 
 
 def open_engine(url: str, *, patience_s: float = 0.0) -> Engine:
@@ -75,7 +74,7 @@ def open_engine(url: str, *, patience_s: float = 0.0) -> Engine:
     except (ValueError, DriverError) as error:
         raise StoreError(str(error)) from None
     except OSError as error:
-        raise StoreError(f"can't be made ({error.strerror})") from None
+        raise StoreError(f"can't be made: {faults.explain(error)}") from None
 
 
 def open_writer(url: str, basis: str, **options: Any) -> Writer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pbmon import signals
+from pbmon.spool import disk
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Engine
@@ -21,7 +23,12 @@ SCHEMA = "pbmon"
 
 TIMEOUT_S = 5
 _READS = "pbmon_reads"
+_FILE = "pbmon_file"
 _LOCK_WAIT_S = 10
+
+
+class RemovedError(OSError):
+    """The file of SQLite is not the one any more that was opened."""
 
 
 class DriverError(ImportError):
@@ -93,22 +100,33 @@ def open_store(url: str, *, patience_s: float = 0.0) -> Engine:
 
 
 def _open_sqlite(url: URL) -> Engine:
-    if url.database and url.database != ":memory:":
-        file = Path(url.database)
+    file = Path(url.database) if url.database and url.database != ":memory:" else None
+    if file is not None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with suppress(FileExistsError):
             # Ours alone; SQLite gives its other files the same mode. Never one that is there: to
             # close any descriptor of it gives up all locks that this process has on it.
             os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            for above in file.parent.parents:  # of the file's own name SQLite takes care
+                with suppress(OSError):
+                    disk.sync(above)
     made = make(url, {"timeout": _LOCK_WAIT_S})
     from sqlalchemy import event
 
     @event.listens_for(made, "connect")
-    def prepare(connection: Any, _record: Any) -> None:
+    def prepare(connection: Any, record: Any) -> None:
+        record.info[_FILE] = _identity(file)
         connection.isolation_level = None  # the driver begins nothing by itself
         _use_wal(connection)
-        for pragma in ("synchronous=NORMAL", "secure_delete=ON", "foreign_keys=ON"):
+        # What is committed is removed from the journals: it must outlive the machine.
+        for pragma in ("synchronous=FULL", "secure_delete=ON", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(made, "checkout")
+    def look(_connection: Any, record: Any, _proxy: Any) -> None:
+        # SQLite would go on in a file that nobody can find any more.
+        if _identity(file) != record.info[_FILE]:
+            raise RemovedError(errno.ENOENT, "was removed or replaced while it was in use")
 
     @event.listens_for(made, "begin")
     def begin(connection: Any) -> None:
@@ -118,6 +136,17 @@ def _open_sqlite(url: URL) -> Engine:
     _files.add(made)
     # One schema name in all statements; here it is none.
     return made.execution_options(schema_translate_map={SCHEMA: None})
+
+
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    """Which file it is; none where there is none."""
+    if file is None:
+        return None
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def reading(made: Engine) -> Engine:

@@ -95,7 +95,14 @@ def months_before(connection: Connection, before: int) -> list[str]:
 
 
 def forget_checkpoints(connection: Connection) -> None:
-    """Those of journals that nobody has read for a month: they are gone."""
+    """Those of journals that nobody has seen for a month: they are gone.
+
+    First they are marked, with the time below zero, and a day later forgotten: a clock that jumps
+    may make any of them look old, and whose journal is there is touched meanwhile by its shipper.
+    Without it the journal would be stored a second time.
+    """
+    now, changed_at = schema.now(), checkpoints.c.changed_at
+    connection.execute(checkpoints.delete().where(changed_at < 0, changed_at > -(now - DAY)))
     connection.execute(
-        checkpoints.delete().where(checkpoints.c.changed_at < schema.now() - _ABANDONED)
+        checkpoints.update().where(changed_at.between(0, now - _ABANDONED)).values(changed_at=-now)
     )

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from pbmon import privacy, runtime
+from pbmon import runtime
+from pbmon.store import faults
 from pbmon.store.engine import SCHEMA
 
 if TYPE_CHECKING:
@@ -104,8 +105,8 @@ def outbox(connection: Any) -> Outbox:
 
 def _failed(error: Exception) -> OutboxError:
     return OutboxError(
-        f"pbmon.outbox: the events could not be written ({privacy.error_type(error)}); if their "
-        "table is missing, set outbox_url to this database and run `pbmon store upgrade`"
+        f"pbmon.outbox: the events could not be written: {faults.explain(error)}. If it is their "
+        "table that is missing, set outbox_url to this database and run `pbmon store upgrade`"
     )
 
 

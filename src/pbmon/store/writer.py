@@ -158,6 +158,12 @@ class Writer:
             row = connection.execute(query.where(checkpoints.c.source == source)).one_or_none()
         return Position(row.segment, row.offset) if row is not None else Position(0, 0)
 
+    def touch(self, sources: Iterable[str]) -> None:
+        """These journals are still there, however long nothing came."""
+        statement = update(checkpoints).where(checkpoints.c.source.in_(sorted(sources)))
+        with self._engine.begin() as connection:
+            connection.execute(statement.values(changed_at=schema.now()))
+
     def forget(self, source: str) -> None:
         """The journal is gone, and so may be how far it was read."""
         with self._engine.begin() as connection:

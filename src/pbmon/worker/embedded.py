@@ -5,14 +5,23 @@ An application that calls none of it makes no journal, opens no database and has
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
 
+from pbmon import signals
 from pbmon.business.intake import Intake
 from pbmon.runtime import Reading
 from pbmon.settings import Settings
 from pbmon.spool import journal
 from pbmon.spool.directory import Home
 from pbmon.worker.roles import Roles, build
+from pbmon.worker.rounds import Rounds
+from pbmon.worker.shipper import Shipper
+
+_WATCH_EVERY_S = 1.0
 
 
 class Embedded(Roles):
@@ -30,25 +39,78 @@ class Embedded(Roles):
         self._service = service
         self._publish = publish
         self.intake = Intake(self._open_home, self._begin)
+        self._watch = Watch(self.intake.look_after)
+        self._former: list[Shipper] = []
+        self._syncs = Rounds("pbmon-sync", lambda _timeout_s: self.intake.sync())
 
     def _open_home(self) -> Home:
         return journal.open_home(self._settings().state_dir, self._service())
 
     def _begin(self, home: Home) -> None:
         settings = self._settings()
-        if self.shipper is None and settings.worker == "thread":
-            self.shipper, self.leader = build(settings, home, self.intake.look_after)
-            self.leader.publish = self._publish
-            self.shipper.start()
-            self.leader.start()
+        if settings.worker != "thread":
+            self._watch.start()
+            return
+        if self.shipper is not None:
+            if self.shipper.place == home.path:
+                return
+            # Where it was, this process can't do anything any more.
+            self._former.append(self.shipper)
+            self._stop_roles()
+        self.shipper, self.leader = build(settings, home, self.intake.look_after)
+        self.leader.publish = self._publish
+        self.shipper.start()
+        self.leader.start()
 
     def totals(self) -> Mapping[tuple[str, str], int]:
         """(outcome, reason) → events, as runtime.Runtime.event_totals."""
-        totals = {**self.intake.totals(), **super().totals()}
+        totals = Counter(self.intake.totals())
+        totals.update(super().totals())
+        for shipper in self._former:
+            totals.update(Roles(shipper).totals())
         return totals if any(totals.values()) else {}
+
+    def sync(self) -> Future[bool]:
+        """Have on the disk itself what was taken before; whether it is, and no store is asked."""
+        return self._syncs.join(0.0)
 
     def close(self, timeout_s: float) -> None:
         """Nothing more is taken; what is not in the store by then is left to the next shipper."""
         self.intake.close()
         self.finish(timeout_s)
+        self._watch.stop()
         self.stop()
+
+
+class Watch:
+    """Looks after the journal about once a second, where no shipper's thread does."""
+
+    def __init__(self, look_after: Callable[[], None]) -> None:
+        self._look_after = look_after
+        self._begin()
+        signals.enlist(self)
+
+    def _begin(self) -> None:
+        self._stopped = threading.Event()
+        self._started = False
+
+    def forget(self) -> None:
+        """In a forked child: it begins again with the journal of its own."""
+        self._begin()
+
+    def start(self) -> None:
+        if self._started:
+            return
+        self._started = True
+        # Where the interpreter is exiting there is nothing more to look after.
+        with suppress(RuntimeError):
+            threading.Thread(target=self._run, name="pbmon-journal", daemon=True).start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _run(self) -> None:
+        stopped = self._stopped
+        while not stopped.wait(_WATCH_EVERY_S):
+            with signals.guard("looking after the events"):
+                self._look_after()

@@ -67,9 +67,10 @@ JOBS = {
 def due(job: Job, last: str | None, today: dt.date) -> list[dt.date]:
     """The days to do now, the oldest first. last: the newest day that is done, as ISO text."""
     newest = dt.date.fromisoformat(last) if last is not None else today - dt.timedelta(days=1)
-    if newest >= today:
+    if newest == today:
         return []
-    if not job.each_day:
+    # A day to come was done by a clock that was ahead; the store knows whether today is done.
+    if newest > today or not job.each_day:
         return [today]
     return [newest + dt.timedelta(days=n) for n in range(1, (today - newest).days + 1)]
 

@@ -41,6 +41,10 @@ _JOBS_EVERY_S = 60.0
 _AT_ONCE = 1000
 _LONGEST_S = 600.0
 _AGAIN_S = 5.0
+_PATIENCE_S = 3600.0
+"""The longest that a destination is left in peace; one that is to be longer has another clock."""
+_JUMP_S = 3600.0
+_STEADY_S = 86400.0
 
 
 class Leader:
@@ -78,6 +82,8 @@ class Leader:
         self._runs: Runs | None = None
         self._figures: Figures | None = None
         self._figures_at_s = self._jobs_at_s = 0.0
+        self._clocks_apart_s: float | None = None
+        self._steady_at_s = 0.0
         self._destinations: list[Destination] = []
         self._again_at_s = 0.0
         self.succeeded_at: dict[str, float] = {}
@@ -140,6 +146,7 @@ class Leader:
                 while self.deliver() and not self._stopped:
                     self.read_figures()
         except StoreError as error:
+            self._close()  # what is opened next asks the store anew for its version
             self._again_at_s = time.monotonic() + _AGAIN_S
             signals.tell(
                 "leader", "pbmon: the store %s. Jobs and deliveries wait meanwhile.", error
@@ -218,11 +225,32 @@ class Leader:
             return
         if self._runs is None:
             self._runs = open_runs(self._url)
+        if self._is_clock_doubtful():
+            return
         today = jobs.today_in(self._settings.timezone)
         jobs.run_due(self._runs, self._settings, today, may_change_schema=self._may_change_schema)
         for job, (_, finished_at) in self._runs.last().items():
             self.succeeded_at[job] = finished_at / 1e6
         self._jobs_at_s = time.monotonic() + _JOBS_EVERY_S
+
+    def _is_clock_doubtful(self) -> bool:
+        """Whether the wall clock jumped ahead within a day: what is deleted for its age by a wrong
+        clock is gone. By that time somebody has set it right, or it was wrong before."""
+        now_s = time.monotonic()
+        apart_s = time.time() - now_s
+        jump_s = apart_s - self._clocks_apart_s if self._clocks_apart_s is not None else 0.0
+        self._clocks_apart_s = apart_s
+        if jump_s > _JUMP_S:
+            self._steady_at_s = now_s + _STEADY_S
+            signals.tell(
+                "clock",
+                "pbmon: the clock jumped ahead by %d s; the jobs wait for a day, as some delete "
+                "what is old. If it is wrong, set it right",
+                jump_s,
+            )
+        elif jump_s < -_JUMP_S:
+            self._steady_at_s = 0.0
+        return now_s < self._steady_at_s
 
     def deliver(self) -> bool:
         """One portion to each destination that is not to be left in peace; whether there may be
@@ -236,7 +264,9 @@ class Leader:
         more = False
         for destination in self._destinations:
             state = states.get(destination.name)
-            if state is None or state.again_at > time.time_ns() // 1000 or not state.waiting:
+            if state is None or not state.waiting:
+                continue
+            if 0 < state.again_at - time.time_ns() // 1000 <= _PATIENCE_S * 1e6:
                 continue
             more |= self._deliver_to(destination, state.failures)
         return more
@@ -266,7 +296,7 @@ class Leader:
             wait_s = outcome.retry_after_s
             if wait_s is None:
                 wait_s = min(_LONGEST_S, 2.0**failures) * random.uniform(0.5, 1.0)  # noqa: S311
-            again_at = time.time_ns() // 1000 + int(wait_s * 1e6)
+            again_at = time.time_ns() // 1000 + int(min(wait_s, _PATIENCE_S) * 1e6)
             again = {"again_at": again_at, "failures": failures, "fault": outcome.fault}
             signals.tell(
                 f"delivery:{destination.name}",

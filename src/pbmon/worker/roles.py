@@ -73,6 +73,9 @@ class Roles:
 
     def stop(self) -> None:
         self._ended = True  # as the last export says
+        self._stop_roles()
+
+    def _stop_roles(self) -> None:
         for role in (self.shipper, self.leader):
             if role is not None:
                 role.stop()

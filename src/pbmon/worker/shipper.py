@@ -11,13 +11,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pbmon import privacy, signals
-from pbmon.spool.backlog import Backlog, Duty, backlogs
+from pbmon.spool.backlog import Duty
 from pbmon.spool.directory import Home
-from pbmon.spool.ledger import Position
 from pbmon.store.access import RejectedError, StoreError, asking, open_outbox, open_writer
+from pbmon.worker.journals import Journals
 
 if TYPE_CHECKING:
     from pbmon.store.outbox import Drain
@@ -34,8 +35,8 @@ _EVERY_S = 0.2
 _ROLE_EVERY_S = 1.0
 _LOOK_EVERY_S = 2.0
 _OUTBOX_EVERY_S = 0.5
+_TOUCH_EVERY_S = 3600.0
 _AGAIN_S = (0.5, 1.0, 2.0, 5.0, 10.0)
-_PORTION_BYTES = 512 * 1024
 
 NOTHING = b""
 """In the place of an item that the database refuses: it is counted as dropped."""
@@ -82,14 +83,13 @@ class Shipper:
         self._duty: Duty | None = None
         self._on_duty = False
         self._writer: Writer | None = None
-        self._backlogs: dict[str, Backlog] = {}
-        self._positions: dict[str, Position] = {}
         self._outbox: Drain | None = None
-        self._look_at_s = self._again_at_s = self._outbox_at_s = 0.0
+        self._look_at_s = self._again_at_s = self._outbox_at_s = self._touch_at_s = 0.0
         self._failures = 0
         self._behind_since_s: float | None = None
         self.delivered = 0
         self.dropped: Counter[str] = Counter()
+        self._journals = Journals(self._home, self.dropped)
 
     # --- the thread ---
 
@@ -123,12 +123,15 @@ class Shipper:
                 self._awake.notify_all()
         with self._lock, signals.guard("leaving the store"):
             self._close()
+            self._leave_duty()
 
     def _close(self) -> None:
+        """What is opened next asks the store anew: for its version, for how far journals are."""
         for each in (self._writer, self._outbox):
             if each is not None:
                 each.close()
         self._writer = self._outbox = None
+        self._journals.forget_positions()
 
     def _ship_all(self) -> None:
         with signals.guard("shipping events"):
@@ -137,6 +140,11 @@ class Shipper:
         with signals.guard("emptying the outbox"):
             while self.empty_outbox() and not self._stopped:
                 pass
+
+    @property
+    def place(self) -> Path:
+        """Where its journals are."""
+        return self._home.path
 
     @property
     def is_on_duty(self) -> bool:
@@ -150,11 +158,28 @@ class Shipper:
 
     def take_duty(self) -> bool:
         """Whether this process is the shipper now."""
-        if not self._on_duty:
+        try:
+            if self._duty is not None and self._duty.is_void():
+                self._leave_duty()
             if self._duty is None:
                 self._duty = Duty(self._home)
+        except OSError as error:
+            signals.tell(
+                "duty",
+                "pbmon: %s can't be used (%s); nothing is brought into the store from there. If it "
+                "was removed, the next event of an application makes it again",
+                self._home.path, error.strerror,
+            )  # fmt: skip
+            return False
+        if not self._on_duty:
             self._on_duty = self._duty.take()
         return self._on_duty
+
+    def _leave_duty(self) -> None:
+        if self._duty is not None:
+            self._duty.forget()
+            self._duty = None
+        self._on_duty = False
 
     def finish(self, deadline_s: float) -> bool:
         """Bring everything into the store until the deadline (monotonic). Whether all is there,
@@ -232,6 +257,9 @@ class Shipper:
             try:
                 more = self._take(self._portion)
             except StoreError as error:  # the journals' way need not be the same
+                if self._outbox is not None:
+                    self._outbox.close()
+                    self._outbox = None
                 self._outbox_at_s = time.monotonic() + _AGAIN_S[-1]
                 signals.tell(
                     "outbox", "pbmon: the outbox %s %s. Its events wait there meanwhile.",
@@ -274,40 +302,38 @@ class Shipper:
             )
 
     def _fail(self, why: str) -> None:
+        with signals.guard("leaving the store"):
+            self._close()
         wait_s = _AGAIN_S[min(self._failures, len(_AGAIN_S) - 1)]
         self._failures += 1
         self._again_at_s = time.monotonic() + wait_s
         if self._behind_since_s is None:
             self._behind_since_s = time.monotonic()
         signals.tell(
-            "store", "pbmon: the store %s %s. Events wait in the spool meanwhile.",
+            f"store:{why}", "pbmon: the store %s %s. Events wait in the spool meanwhile.",
             privacy.mask_url(self._url), why,
         )  # fmt: skip
 
     def _ship(self, now_s: float) -> bool:
         if now_s >= self._look_at_s:
             self._look_at_s = now_s + _LOOK_EVERY_S
-            self._look()
-        if not self._backlogs:
+            self._journals.look()
+        if not self._journals.sources:
             self._behind_since_s = None
             return False
         writer = self._open()
-        portions = self._read(writer)
-        if not portions:
+        if now_s >= self._touch_at_s:
+            asking(lambda: writer.touch(self._journals.sources))
+            self._touch_at_s = now_s + _TOUCH_EVERY_S
+        portions = self._journals.read(writer, self._portion)
+        if not portions and self._journals.is_all_readable:
             self._behind_since_s = None
-            return False
-        if self._behind_since_s is None:
+        elif self._behind_since_s is None:
             self._behind_since_s = now_s
+        if not portions:
+            return False
         self._write(writer, portions)
         return True
-
-    def _look(self) -> None:
-        found = {path.name: path for path in backlogs(self._home)}
-        self._backlogs = {
-            name: self._backlogs.get(name) or Backlog(path) for name, path in found.items()
-        }
-        for name in self._positions.keys() - found.keys():
-            del self._positions[name]
 
     def _open(self) -> Writer:
         if self._writer is None:
@@ -319,63 +345,20 @@ class Shipper:
             )
         return self._writer
 
-    def _read(self, writer: Writer) -> list[Portion]:
-        from pbmon.store.writer import Portion
-
-        portions: list[Portion] = []
-        left = self._portion
-        for name, backlog in list(self._backlogs.items()):
-            # Next time behind the others: none of them waits for the one with the most.
-            self._backlogs[name] = self._backlogs.pop(name)
-            position = self._position(writer, name)
-            abandoned = backlog.is_abandoned()
-            try:
-                chunk = backlog.read(position, left, _PORTION_BYTES)
-            except FileNotFoundError:  # another shipper was here, and has buried it
-                del self._backlogs[name]
-                continue
-            except OSError as error:
-                raise StoreError(f"gets nothing of {backlog.path} ({error.strerror})") from None
-            if chunk.damaged:
-                self.dropped["corrupt"] += chunk.damaged
-                signals.tell(
-                    "journal:damaged",
-                    "pbmon: %s is damaged in %d places; what was there is lost and counted as "
-                    "corrupt",
-                    backlog.path, chunk.damaged,
-                )  # fmt: skip
-            if chunk.items or chunk.position != position:
-                portions.append(Portion(name, position, chunk.items, chunk.position))
-                left -= len(chunk.items)
-                if left <= 0:
-                    break
-            elif abandoned and backlog.bury():
-                del self._backlogs[name]
-                asking(partial(writer.forget, name))
-        return portions
-
-    def _position(self, writer: Writer, name: str) -> Position:
-        known = self._positions.get(name)
-        if known is None:
-            known = self._positions[name] = asking(lambda: writer.position(name))
-        return known
-
     def _write(self, writer: Writer, portions: list[Portion]) -> None:
         from pbmon.store.writer import SupersededError
 
         try:
             written = asking(lambda: writer.write(portions))
         except SupersededError:
-            self._positions.clear()
+            self._journals.forget_positions()
             return
         except RejectedError:
             self._write_apart(writer, portions)
             return
         self._note(written)
         for portion in portions:
-            self._positions[portion.source] = portion.end
-            if portion.end.segment != portion.begin.segment:
-                self._backlogs[portion.source].release(portion.end)
+            self._journals.settle(portion)
 
     def _write_apart(self, writer: Writer, portions: list[Portion]) -> None:
         """The database refuses what is in one of the items: find it, and keep the others."""
