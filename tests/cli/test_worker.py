@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from pbmon.cli import main
 from pbmon.spool import entries
 from pbmon.spool.journal import Journal, open_home
+from pbmon.store.access import open_engine, upgrade
+from pbmon.worker.shipper import Shipper
 from tests.delivery.vendors import WebhookVendor
 from tests.fresh import environment, run
 from tests.stack.process import wait_until
@@ -135,18 +138,24 @@ def test_where_telemetry_is_switched_off_it_exports_nothing(variables, journal):
         assert receiver.arrived == []
 
 
-def test_the_status_says_for_how_long_events_have_waited(variables, journal):
-    variables["OTEL_METRICS_EXPORTER"] = "none"
+def test_the_status_says_for_how_long_events_have_waited(
+    variables, journal, tmp_path, monkeypatch, capsys
+):
+    for name, setting in variables.items():
+        monkeypatch.setenv(name, setting)
+    url = f"sqlite:///{tmp_path}/state/store/shop.sqlite3"
+    upgrade(open_engine(url))
 
     def status():
-        return run(sys.executable, "-m", "pbmon.cli", "store", "status", **variables).stdout
+        assert main(["store", "status"]) == 0
+        return capsys.readouterr().out
 
-    run(sys.executable, "-m", "pbmon.cli", "store", "upgrade", **variables)
     assert status().endswith(" is up to date: 0 events stored\n")
     journal.append(event(at=time.time_ns() // 1000 - 3600_000_000))
     journal.append(entries.encode(entries.Link(time.time_ns() // 1000, "s", "u")))
     before, _, waits = status().partition(", others wait for ")
     assert before.endswith("0 events stored")
     assert float(waits.removesuffix(" s\n").replace(",", "")) == pytest.approx(3600, abs=120)
-    run(*WORKER, "--once", **variables)
+    shipper = Shipper(journal.home, url, {"analytics": "opt-out", "sharing": "opt-in"})
+    assert shipper.finish(time.monotonic() + WAITING)
     assert status().endswith(" is up to date: 1 events stored\n")
