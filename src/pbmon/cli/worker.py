@@ -44,6 +44,7 @@ def _work(place: Place, *, once: bool) -> int:
         _serve(place, shipper, leader)
         roles.finish(_END_S)
     roles.stop()
+    wiring.flush(_END_S)  # with more patience than the end of an application
     wiring.shutdown()
     print(_said(shipper))
     return 0 if done else 1
