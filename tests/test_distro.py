@@ -61,7 +61,13 @@ OWN = {"uvicorn", "gunicorn", "hypercorn", "granian", "multiprocessing"}
 
 def test_each_hook_is_an_entry_point_named_after_its_library():
     hooks = wiring.own_instrumentors()
-    assert {e.name for e in hooks} == OWN | {"starlette", "fastapi", "psycopg2", "sqlite3"}
+    assert {e.name for e in hooks} == OWN | {
+        "starlette",
+        "fastapi",
+        "django",
+        "psycopg2",
+        "sqlite3",
+    }
     for entry_point in hooks:
         assert entry_point.load().library == entry_point.name
         assert entry_point.load()().instrumentation_dependencies() == ()
@@ -101,6 +107,7 @@ def test_a_script_under_the_launcher_is_observed():
                 "granian": "waiting",
                 "multiprocessing": "waiting",
                 "fastapi": "waiting",
+                "django": "waiting",
             },
             "hooked": True,
             "upstream": [],

@@ -658,3 +658,77 @@ def test_a_request_that_fails_leaves_nobody():
 
         asyncio.run(go())
         assert people(seen) == [("failed", "ann", None)]
+
+
+# --- what a framework knows beside the scope ---
+
+
+class Visitor:
+    def __init__(self, user=None, session=None):
+        self.user, self.session, self.asked = user, session, 0
+
+    def user_id(self):
+        self.asked += 1
+        if isinstance(self.user, Exception):
+            raise self.user
+        return self.user
+
+    def session_id(self):
+        return self.session
+
+
+@pytest.fixture
+def visited(finders):
+    """A request of this visitor."""
+    visitor = Visitor()
+    request = identity.begin({"type": "http", "headers": []})
+    identity.ask(visitor)
+    yield visitor
+    identity.end(request)
+
+
+def test_a_framework_is_asked_until_it_answers(visited):
+    assert known() == (None, None, None)
+    visited.user = 7
+    assert known() == ("7", None, None)
+    visited.session = "s"
+    assert known() == ("7", "s", None)
+    visited.user, visited.session = 8, "t"
+    asked = visited.asked
+    assert known() == ("7", "s", None)
+    assert visited.asked == asked
+
+
+def test_the_settings_and_the_scope_come_before_a_framework(finders):
+    request = identity.begin({"type": "http", "user": "of the scope", "headers": []})
+    identity.ask(Visitor(7, "s"))
+    assert known() == ("of the scope", "s", None)
+    identity.end(request)
+    finders(lambda scope: "found", lambda scope: None)
+    request = identity.begin({"type": "http", "headers": []})
+    identity.ask(Visitor(7, "s"))
+    assert known() == ("found", None, None)
+    identity.end(request)
+
+
+def test_a_framework_is_asked_once_more_at_the_end_and_then_let_go(finders):
+    visitor = Visitor()
+    request = identity.begin({"type": "http", "headers": []})
+    identity.ask(visitor)
+    behind = copy_context()
+    visitor.user = 7
+    identity.end(request)
+    assert behind.run(known) == ("7", None, None)
+    assert request.identity.person is None
+
+
+def test_a_frameworks_fault_is_told_once(visited, monkeypatch, caplog):
+    monkeypatch.setattr(signals, "reraise", False)
+    visited.user = RuntimeError("x")
+    assert known() == known() == (None, None, None)
+    assert visited.asked == 1
+
+
+def test_outside_of_a_request_nobody_is_asked():
+    identity.ask(Visitor(7))
+    assert known() is None

@@ -93,7 +93,7 @@ def test_twice_is_one_configuration():
     """
     )
     lines = done.stdout.splitlines()
-    seen = json.loads(lines[-1])
+    seen = json.loads(next(line for line in lines if line.startswith("[[")))
     names = [name for name, _ in seen]
     assert len(names) == len(set(names))
     figures = dict(seen)

@@ -290,6 +290,15 @@ CONSENT = Attribute(
     values=("granted", "denied", "undecided", "anonymous"),
 )
 JOB = Attribute("pbmon.job", "string", "Job of the worker: retention, months, delivery:<name> …")
+ROLE = Attribute(
+    "pbmon.role",
+    "string",
+    "shipper: from the journals to the store. leader: from the store to everything else.",
+    values=("shipper", "leader"),
+)
+DESTINATION = Attribute(
+    "pbmon.destination", "string", "Where events are delivered to: webhook, segment …"
+)
 CURRENCY = Attribute("pbmon.currency", "string", "ISO 4217 code of the amounts counted.")
 TRANSACTION_KIND = Attribute(
     "pbmon.transaction.kind", "string", "Kind of transaction.", values=("charge",)
@@ -524,6 +533,29 @@ JOB_LAST_SUCCESS = Metric(
     "s",
     "When a job last succeeded, seconds since 1970; of the process that leads.",
     (JOB,),
+)
+WORKER_ACTIVE = Metric(
+    "pbmon.worker.active",
+    "gauge",
+    "{role}",
+    "1 where this process has the role, 0 where it stands by for it.",
+    (ROLE,),
+)
+DELIVERY_WAITING = Metric(
+    "pbmon.delivery.waiting",
+    "gauge",
+    "{event}",
+    "Events that a destination has not got yet.",
+    (DESTINATION,),
+    of_store=True,
+)
+DELIVERY_DEAD_LETTERS = Metric(
+    "pbmon.delivery.dead_letters",
+    "gauge",
+    "{event}",
+    "Events that a destination refuses for themselves: see `pbmon delivery status`.",
+    (DESTINATION,),
+    of_store=True,
 )
 SPOOL_REPLACED = Metric(
     "pbmon.spool.replaced_values",

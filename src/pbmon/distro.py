@@ -12,7 +12,7 @@ from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from pbmon import runtime, signals, wiring
 
 # Upstream's instrumentors that would report a second time what our hooks report.
-REPLACED = frozenset(("asgi", "fastapi", "starlette", "psycopg2", "sqlite3"))
+REPLACED = frozenset(("asgi", "django", "fastapi", "starlette", "psycopg2", "sqlite3"))
 
 
 class Distro(BaseDistro):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pbmon import signals
 from pbmon.runtime import Scope, active
@@ -72,10 +72,19 @@ def _headers(scope: Scope, name: str) -> Iterator[str]:
     )
 
 
+class Person(Protocol):
+    """What a framework knows of a request's user, where its scope does not say. Asked again until
+    it answers: it looks at what is in memory, and never asks a database."""
+
+    def user_id(self) -> Any: ...
+
+    def session_id(self) -> Any: ...
+
+
 class Identity:
     """What is known of one request. user_id, session_id: the application's own ids."""
 
-    __slots__ = ("_scope", "segments", "session_id", "user_id")
+    __slots__ = ("_scope", "person", "segments", "session_id", "user_id")
 
     def __init__(
         self,
@@ -84,6 +93,8 @@ class Identity:
         self.user_id: str | None = None
         self.session_id: str | None = None
         self.segments: Mapping[str, str] | None = None
+        self.person: Person | None = None
+        """Set by a framework's hook as soon as it has the request."""
         self._scope = scope
 
     def resolve(self) -> None:
@@ -93,19 +104,32 @@ class Identity:
             return
         try:
             if self.user_id is None:
-                self.user_id = id_text((active.find_user or user_of)(scope))
-            if self.session_id is None and active.find_session is not None:
-                self.session_id = id_text(active.find_session(scope))
+                self.user_id = id_text(self._user(scope))
+            if self.session_id is None:
+                self.session_id = id_text(self._session(scope))
         except Exception as error:
-            self._scope = None  # not at every event again
+            self._scope = self.person = None  # not at every event again
             signals.failed("finding the user of a request", error)
-        if self.user_id is not None and (
-            active.find_session is None or self.session_id is not None
-        ):
-            self._scope = None
+        may_find_session = active.find_session is not None or self.person is not None
+        if self.user_id is not None and (self.session_id is not None or not may_find_session):
+            self._scope = self.person = None
+
+    def _user(self, scope: Scope) -> Any:
+        if active.find_user is not None:
+            return active.find_user(scope)
+        found = user_of(scope)
+        return self.person.user_id() if found is None and self.person is not None else found
+
+    def _session(self, scope: Scope) -> Any:
+        if active.find_session is not None:
+            return active.find_session(scope)
+        return self.person.session_id() if self.person is not None else None
 
     def let_go(self) -> None:
         """At the end of the request: what its background work may still ask is kept of it."""
+        if self.person is not None:
+            self.resolve()
+            self.person = None  # it may hold all of the request
         scope = self._scope
         if scope is not None:
             self._scope = {name: scope[name] for name in _KEPT if name in scope}
@@ -135,6 +159,13 @@ class Begun(NamedTuple):
 
     identity: Identity
     token: Token[Identity | None]
+
+
+def ask(person: Person) -> None:
+    """In a request: have its framework asked as well."""
+    found = _current.get()
+    if found is not None:
+        found.person = person
 
 
 def begin(scope: Scope) -> Begun:

@@ -1,9 +1,13 @@
-"""Amounts of money: exact integers of minor units with an ISO 4217 code. Pure."""
+"""Amounts of money: exact integers of minor units with an ISO 4217 code; the shape of exchange
+rates. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import date
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
+from typing import NamedTuple, Protocol
 
 MAX_MINOR_UNITS = 10**15
 """Largest amount taken, in minor units: ten trillion dollars, and exact as a float64."""
@@ -90,3 +94,31 @@ def _parsed(amount: Decimal | int | str) -> Decimal:
 def major_units(minor: int, currency: str) -> float:
     """Minor units as the nearest float of major units, for a metric's value."""
     return float(minor / 10 ** exponent(currency))
+
+
+# --- exchange rates ---
+
+
+class Rate(NamedTuple):
+    """What one unit of a currency was worth on a day."""
+
+    value: Decimal
+    """Units of the base currency for one of the other."""
+    day: date
+    """Of which the rate is: on a weekend the last one on which rates were published."""
+    source: str
+    """Whose word it is, such as `ecb`; at most 32 characters."""
+
+
+class Rates(Protocol):
+    """Where exchange rates come from. Used by one thread at a time."""
+
+    def rate(self, currency: str, base: str, day: date) -> Rate | None:
+        """The newest rate known for that day, never a later one; None where there is none. Looks
+        at what is in memory only, and never raises."""
+        ...
+
+    def refresh(self, wanted: Iterable[tuple[str, date]]) -> None:
+        """Get what is needed to answer for these currencies and days. May read files and ask
+        other machines, so it is called outside of any transaction."""
+        ...

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pbmon.budgets import Budget, Budgets, parse_budget, seconds
+from pbmon.money import Rates
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Mode = Literal["pbmon", "upstream", "off"]
@@ -85,6 +86,26 @@ def url(value: Any) -> str:
     if not good or re.search(r"\s", where):
         raise ValueError("must be a URL such as http://localhost:4318")
     return where
+
+
+def dated_url(value: Any) -> str:
+    """With `{date}` in it; or `env:NAME`. The value is not repeated: it may hold a key."""
+    where = text(value)
+    if not where.startswith("env:"):
+        url(where)
+        if "{date}" not in where:
+            raise ValueError("must have {date} in it, where the day is to stand")
+    return where
+
+
+def rates(value: Any) -> str | Rates:
+    if isinstance(value, str) and (
+        value in ("ecb", "url", "off") or re.fullmatch(r"[\w.]+:[\w.]+", value)
+    ):
+        return value
+    if callable(getattr(value, "rate", None)) and callable(getattr(value, "refresh", None)):
+        return cast("Rates", value)
+    raise ValueError("must be ecb, url, off, module:callable, or an object with rate and refresh")
 
 
 def one_of(*allowed: str) -> Callable[[Any], str]:

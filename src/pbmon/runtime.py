@@ -27,7 +27,8 @@ PEER = "pbmon.peer"
 class RequestRecord(Protocol):
     """One HTTP request under way. A hook reports what it sees; nothing here raises.
 
-    Order: response_started? → response_completed? → failed? → closed, each at most once.
+    Order: response_started? → response_completed? → failed? → closed, each at most once; failed
+    comes earlier where the exception is known before its answer.
     """
 
     route: str | None
@@ -182,6 +183,19 @@ class Figure(NamedTuple):
     metric: Metric
     value: int | float
     attributes: Mapping[str, str]
+
+
+class Reading(NamedTuple):
+    """All figures of a store at one moment, read by the one process that leads. Times are µs since
+    the epoch, UTC, by the store's clock.
+
+    made_at: since when the totals of its counters count.
+    """
+
+    store_id: str
+    made_at: int
+    at: int
+    figures: tuple[Figure, ...]
 
 
 @dataclass(frozen=True, slots=True)

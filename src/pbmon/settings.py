@@ -24,6 +24,7 @@ else:
 
 from pbmon import parsing
 from pbmon.budgets import Budgets
+from pbmon.money import Rates
 from pbmon.parsing import Mode, Network
 
 PREFIX = "PBMON_"
@@ -164,6 +165,21 @@ class Settings:
     timezone: str = _setting(
         "UTC", parsing.zone, "Time zone in which the days of jobs begin, such as Europe/Berlin."
     )
+    rates: str | Rates = _setting(
+        "ecb",
+        parsing.rates,
+        "Exchange rates: ecb, the bundled ones of the European Central Bank; url, rates_url's; "
+        "module:callable, which makes a provider; off. Behind url and a provider stands ecb.",
+    )
+    rates_url: str | None = _setting(
+        None,
+        parsing.dated_url,
+        "Where rates = url asks for the rates of a day, with {date} in it, such as "
+        "https://api.frankfurter.dev/v1/{date}; env:NAME reads it from that variable.",
+    )
+    rates_max_age_days: int = _setting(
+        7, parsing.whole_above_zero, "How many days older than its day a rate may be."
+    )
     destinations: Mapping[str, parsing.Target] = _setting(
         MappingProxyType({}),
         parsing.targets,
@@ -211,6 +227,7 @@ class Settings:
         parsing.patterns,
         "Requests whose URL any of these regular expressions finds are not observed.",
         "OTEL_PYTHON_ASGI_EXCLUDED_URLS",
+        "OTEL_PYTHON_DJANGO_EXCLUDED_URLS",
         "OTEL_PYTHON_FASTAPI_EXCLUDED_URLS",
         "OTEL_PYTHON_STARLETTE_EXCLUDED_URLS",
         "OTEL_PYTHON_EXCLUDED_URLS",

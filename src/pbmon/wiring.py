@@ -34,6 +34,7 @@ from pbmon.telemetry.providers import Providers
 from pbmon.telemetry.queries import Queries
 from pbmon.telemetry.requests import Requests
 from pbmon.worker.embedded import Embedded
+from pbmon.worker.roles import Roles
 from pbmon.worker.rounds import Rounds
 
 EXIT_TIMEOUT_S = 3.0
@@ -84,14 +85,15 @@ def _start(resolved: settings.Settings) -> None:
     active.settings = resolved
     active.configured = True  # whatever fails below: a second call must not build a second set
     _parts["providers"] = Providers(resolved)
-    scope = ("pbmon", catalog.VERSION)
-    meter = metrics.get_meter(*scope, schema_url=catalog.SCHEMA_URL)
+    meter = _meter()
     worker = _worker = Embedded(
-        lambda: active.settings, lambda: providers.service_name(active.settings)
+        lambda: active.settings,
+        lambda: providers.service_name(active.settings),
+        _parts["providers"].hear,
     )
     parts = install_sinks(
         resolved,
-        trace.get_tracer(*scope, schema_url=catalog.SCHEMA_URL),
+        trace.get_tracer("pbmon", catalog.VERSION, schema_url=catalog.SCHEMA_URL),
         meter,
         SystemClock(),
         worker.intake,
@@ -114,6 +116,25 @@ def _start(resolved: settings.Settings) -> None:
     if resolved.signals:
         endings.install(_hand_over)
     _log.info("%s", describe())
+
+
+def export(resolved: settings.Settings, roles: Roles) -> None:
+    """For a process that has these roles and nothing else: until shutdown() it exports what it
+    does, and the store's figures where it leads."""
+    if providers.disabled() or roles.leader is None:
+        return
+    with _lock, signals.guard("exporting"):
+        active.settings = resolved
+        active.event_totals = roles.totals
+        if (built := _parts.get("providers")) is None:  # as under the launcher
+            built = _parts["providers"] = Providers(resolved)
+            built.accounts.install(_meter())
+        roles.install(_meter())
+        roles.leader.publish = built.hear
+
+
+def _meter() -> metrics.Meter:
+    return metrics.get_meter("pbmon", catalog.VERSION, schema_url=catalog.SCHEMA_URL)
 
 
 def _end() -> None:

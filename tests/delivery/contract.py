@@ -237,7 +237,7 @@ class Contract:
         assert repr(destination) == f"{type(destination).__name__}({destination.where!r})"
 
     def test_unencrypted_is_for_this_machine_only(self):
-        with pytest.raises(ValueError, match=r"would send events unencrypted.*; use https"):
+        with pytest.raises(ValueError, match=r"would be used unencrypted.*; use https"):
             self.connect("http://collect.example.com")
         assert self.connect("https://collect.example.com").remote is True
 

@@ -8,8 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from email.utils import formatdate
 
 import pytest
 from hypothesis import given
@@ -18,10 +16,11 @@ from requests.structures import CaseInsensitiveDict
 
 from pbmon.delivery import courier
 from pbmon.delivery.amplitude import Amplitude
-from pbmon.delivery.courier import Answer, Limits
+from pbmon.delivery.courier import Limits
 from pbmon.delivery.mixpanel import Mixpanel
 from pbmon.delivery.segment import Segment
 from pbmon.delivery.webhook import Webhook
+from pbmon.outbound import Answer
 from tests.delivery.samples import KEY, SECRETS, event, events, ids
 from tests.delivery.vendors import HANG, SegmentVendor, WebhookVendor
 from tests.patience import patiently
@@ -171,7 +170,7 @@ def test_remote_is_what_leaves_the_machine(make, url, remote):
      "http://127.0.0.1.example.com", "http://0.0.0.0"],
 )  # fmt: skip
 def test_what_leaves_it_is_encrypted(make, url):
-    with pytest.raises(ValueError, match=r"^\w+: http://.* would send events unencrypted; use"):
+    with pytest.raises(ValueError, match=r"^\w+: http://.* would be used unencrypted; use"):
         make(url)
 
 
@@ -267,26 +266,7 @@ def test_a_server_without_tls(signed):
         destination.close()
 
 
-# --- words and waits ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("value", "wait_s"),
-    [
-        ("7", 7.0), ("0", 0.0), ("1.5", 1.5), (" 2 ", 2.0), ("-5", 0.0), ("3601", 3600.0),
-        ("1e999", 3600.0), ("inf", 3600.0), ("-inf", 0.0), ("nan", None), ("", None),
-        ("soon", None), ("Wed, 99 Foo 2026", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
-        ("Wed, 21 Oct 9999 07:28:00 GMT", 3600.0), ("Wed, 21 Oct 99999 07:28:00 GMT", None),
-        (None, None),
-    ],
-)  # fmt: skip
-def test_retry_after(value, wait_s):
-    assert courier.retry_after_s(value) == wait_s
-
-
-def test_retry_after_as_a_date_is_the_time_until_then():
-    wait_s = courier.retry_after_s(formatdate(time.time() + 60, usegmt=True))
-    assert 50 < wait_s <= 60
+# --- words --------------------------------------------------------------------------------------
 
 
 def test_an_unknown_host(monkeypatch):

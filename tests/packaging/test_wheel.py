@@ -16,7 +16,7 @@ DEPENDENCIES = {
     "opentelemetry-api", "opentelemetry-sdk", "opentelemetry-semantic-conventions",
     "opentelemetry-instrumentation", "opentelemetry-exporter-otlp-proto-http",
     "opentelemetry-exporter-otlp-proto-common", "opentelemetry-proto", "requests", "wrapt",
-    "sqlglot", "sqlalchemy", "alembic", "iso4217", "tomli",
+    "sqlglot", "sqlalchemy", "alembic", "iso4217", "currencyconverter", "tomli",
 }  # fmt: skip
 EXTRAS = {
     "postgres": {"psycopg2-binary"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from functools import cache
 
 import pytest
 
@@ -45,13 +46,19 @@ def empty_url(request, tmp_path):
 @pytest.fixture(scope="session")
 def template(stack_postgres):
     """Name of a database in which a store was made."""
+    return made_template(stack_postgres.url)
+
+
+@cache
+def made_template(server):
+    """Once for a server, also where another directory's tests have these fixtures too."""
     import psycopg2
 
-    connection = psycopg2.connect(stack_postgres.url)
+    connection = psycopg2.connect(server)
     connection.autocommit = True
     connection.cursor().execute(f"CREATE DATABASE {_TEMPLATE}")
     connection.close()
-    made = open_engine(at(stack_postgres.url, _TEMPLATE))
+    made = open_engine(at(server, _TEMPLATE))
     schema.upgrade(made)
     made.dispose()
     return _TEMPLATE

@@ -46,7 +46,7 @@ def test_one_that_fails_is_not_done(runs, engine):
     with pytest.raises(RuntimeError):
         runs.run("growth", "2026-11-24", fail)
     assert runs.last() == {}
-    assert count(engine, tables.meta) == 3
+    assert count(engine, tables.meta) == 4
     assert runs.run("growth", "2026-11-24", lambda _: None)
 
 

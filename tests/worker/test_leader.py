@@ -162,7 +162,7 @@ def test_who_is_not_the_shipper_does_not_lead(url):
 
     led = []
     made = Leader(url, settings.Settings(), [], may_lead=may_lead)
-    made._stopped.wait = lambda _: bool(led)
+    made._pause = lambda _: not led
     made.lead = lambda: led.append(1)
     made.run()
     assert asked == [0, 0, 0, 0]

@@ -19,11 +19,12 @@ from urllib.parse import unquote, urlsplit
 
 from pbmon import catalog, privacy, runtime, settings, wiring
 from pbmon.budgets import Budget
+from pbmon.outbound import url_of
 from pbmon.spool import directory, inspection, journal
 from pbmon.spool.ledger import REASONS
 from pbmon.store import access
 from pbmon.telemetry import exporters, providers, statements, transport
-from pbmon.worker.urls import default_file, url_of
+from pbmon.worker.urls import default_file
 
 NAME = "doctor"
 HELP = "Show hooks, engine, settings with their sources, and whether the exporter is reachable."

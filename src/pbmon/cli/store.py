@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from pbmon import privacy
 from pbmon.cli.place import Place, in_place
+from pbmon.outbound import url_of
 from pbmon.store.access import make_outbox, open_engine, read, upgrade
-from pbmon.worker.urls import url_of
+from pbmon.worker.waiting import waiting_since
 
 if TYPE_CHECKING:
     from pbmon.store.queries import Queries
@@ -25,7 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions.add_parser(
         "upgrade", help="make the tables, or bring them to this version; add months of events"
     )
-    actions.add_parser("status", help="say whether the tables are those of this version")
+    actions.add_parser(
+        "status", help="say whether the tables are those of this version, and what waits for them"
+    )
     events = actions.add_parser("events", help="list events and features by how many used them")
     events.add_argument("--days", type=int, default=7, help="days back from now (7)")
 
@@ -37,8 +40,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"store {place.shown}", upgrade(engine))
             _make_outbox(url_of("outbox_url", place.settings.outbox_url))
         elif args.action == "status":
-            count = read(engine).count(0, _now())
-            print(f"store {place.shown} is up to date: {count:,} events stored")
+            _print_status(place, read(engine))
         else:
             _list_events(read(engine), args.days)
         return 0
@@ -49,6 +51,13 @@ def run(args: argparse.Namespace) -> int:
 def _make_outbox(url: str | None) -> None:
     if url is not None:
         print(f"database {privacy.mask_url(url)}", make_outbox(open_engine(url)))
+
+
+def _print_status(place: Place, queries: Queries) -> None:
+    count = queries.count(0, _now())
+    since = waiting_since(place.home, queries.positions())
+    waits = f", others wait for {max(0, _now() - since) / 1e6:,.0f} s" if since is not None else ""
+    print(f"store {place.shown} is up to date: {count:,} events stored{waits}")
 
 
 def _list_events(queries: Queries, days: int) -> None:

@@ -1,14 +1,15 @@
-"""`pbmon worker`: brings events into the store, as a process of its own."""
+"""`pbmon worker`: what goes on behind the application, as a process of its own."""
 
 from __future__ import annotations
 
 import argparse
 import signal
-import time
 from typing import Any
 
+from pbmon import wiring
 from pbmon.cli.place import Place, in_place
-from pbmon.worker.embedded import build
+from pbmon.worker.leader import Leader
+from pbmon.worker.roles import Roles, build
 from pbmon.worker.shipper import LARGE_PORTION, Shipper
 
 NAME = "worker"
@@ -31,30 +32,34 @@ def _work(place: Place, *, once: bool) -> int:
     shipper, leader = build(
         place.settings, place.home, portion=LARGE_PORTION, may_change_schema=True
     )
+    if once and not shipper.take_duty():
+        print("pbmon: another process of this service brings its events into the store")
+        return 0
+    roles = Roles(shipper, leader)
+    wiring.export(place.settings, roles)
     if once:
-        return _once(shipper)
+        done = roles.finish(float("inf"))
+    else:
+        done = True
+        _serve(place, shipper, leader)
+        roles.finish(_END_S)
+    roles.stop()
+    wiring.shutdown()
+    print(_said(shipper))
+    return 0 if done else 1
+
+
+def _serve(place: Place, shipper: Shipper, leader: Leader) -> None:
+    """Until a signal ends it."""
 
     def stop(_signum: int, _frame: Any) -> None:
         shipper.stop()
-        leader.stop()
 
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, stop)
     print(f"pbmon worker of {place.home.service}: {place.home.path} to {place.shown}", flush=True)
     leader.start()
     shipper.run()
-    shipper.finish(time.monotonic() + _END_S)
-    print(_said(shipper))
-    return 0
-
-
-def _once(shipper: Shipper) -> int:
-    if not shipper.take_duty():
-        print("pbmon: another process of this service brings its events into the store")
-        return 0
-    done = shipper.finish(float("inf"))
-    print(_said(shipper))
-    return 0 if done else 1
 
 
 def _said(shipper: Shipper) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pbmon.delivery.courier import (
-    TIMEOUT_S,
-    Answer,
     Blamed,
     Courier,
     Limits,
@@ -17,6 +15,7 @@ from pbmon.delivery.courier import (
     to_json,
 )
 from pbmon.delivery.events import Event
+from pbmon.outbound import TIMEOUT_S, Answer
 
 URL = "https://api2.amplitude.com"
 """`https://api.eu.amplitude.com` for a project in the EU."""

@@ -8,42 +8,24 @@ proxy is a failure that is tried again.
 from __future__ import annotations
 
 import gzip
-import ipaddress
 import json
-import math
-import re
-import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
-from opentelemetry.instrumentation.utils import suppress_instrumentation
-
-from pbmon import catalog, privacy, signals
+from pbmon import privacy
 from pbmon.delivery.events import Destination, Event, Outcome
-
-TIMEOUT_S = 10.0
-"""Of connecting, and of each request's answer."""
+from pbmon.outbound import Answer, Client, cause
 
 TOO_LARGE = "too_large"
 UNENCODABLE = "unencodable"
 
 # Of 4xx those that say nothing of the events: credentials, a time-out, the rate.
 _MENDED_ELSEWHERE = (401, 403, 408, 429)
-# The largest answer that is read for what it says is one naming each of 2,000 events.
-_MAX_ANSWER = 1024 * 1024
-_LONGEST_WAIT_S = 3600.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-# requests reads a URL with one of these in it in another way than urlsplit does.
-_AMBIGUOUS = re.compile(r"[\x00-\x20\x7f\\]")
-# Given to requests by their names, they keep out the proxies of the environment.
-_NO_PROXIES = {"http": "", "https": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +36,6 @@ class Limits:
     bytes: int
     event_bytes: int | None = None
     """Of a single event, where that is less than a request may have."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    status: int
-    headers: Mapping[str, str]
-    """With keys in any case."""
-    body: bytes
-
-    def json(self) -> dict[str, Any]:
-        """The JSON object that the body is; empty where it is none."""
-        try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError):
-            return {}
-        return value if isinstance(value, dict) else {}
 
 
 # --- what an answer means for the events of its request ---
@@ -134,14 +100,13 @@ class Courier(Destination):
     ) -> None:
         """credentials: user and password of basic authentication. Raises ValueError for a URL
         that would send events unencrypted to another machine."""
-        self.remote = _is_remote(self.name, url)
+        self._client = Client(self.name, url, timeout_s)
+        self.remote = self._client.remote
         self.where = privacy.mask_url(url)
         self._url = url
         self._query = query
         # As bytes: requests would refuse what is not latin-1.
         self._auth = tuple(part.encode() for part in credentials) if credentials else None
-        self._timeout_s = timeout_s
-        self._session: Any = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.where!r})"
@@ -209,8 +174,7 @@ class Courier(Destination):
         return Outcome(tuple(delivered), dead)
 
     def close(self) -> None:
-        if self._session is not None:
-            self._session.close()
+        self._client.close()
 
     def _items(self, events: Sequence[Event], dead: dict[str, str]) -> Iterator[_Item]:
         """The events that a request can carry; the others are dead. An id given twice is one."""
@@ -251,70 +215,26 @@ class Courier(Destination):
         try:
             return self.judge(self._post(body, self.headers(ids, body)), ids)
         except Exception as error:
-            return Again(_cause(error))
+            return Again(cause(error))
 
     def _post(self, body: bytes, headers: Mapping[str, str]) -> Answer:
-        if self._session is None:
-            self._session = _connect()
-        own = {
-            "User-Agent": f"pbmon/{catalog.VERSION}",
-            "Content-Type": self.content_type,
-            "Accept": "application/json",
-        }
+        own = {"Content-Type": self.content_type}
         if self.compressed:
             body = gzip.compress(body, 1, mtime=0)
             own["Content-Encoding"] = "gzip"
-        with suppress_instrumentation():
-            response = self._session.post(
-                self._url,
-                params=self._query,
-                data=body,
-                headers={**own, **headers},
-                auth=self._auth,
-                timeout=self._timeout_s,
-                # A copy, to which requests adds others. What stays here needs none.
-                proxies=None if self.remote else dict(_NO_PROXIES),
-                allow_redirects=False,
-                stream=True,
-            )
-            read = _read(response, time.monotonic() + self._timeout_s)
-        return Answer(response.status_code, response.headers, read)
-
-
-def _connect() -> Any:
-    with signals.importing:
-        import netrc  # noqa: F401 - that requests would import at the first request
-
-        import requests
-
-    session = requests.Session()
-    session.headers.clear()
-    return session
-
-
-def _read(response: Any, deadline_s: float) -> bytes:
-    """The answer's body, or as much of it as matters. TimeoutError after the deadline: a timeout
-    of requests is one of each byte."""
-    raw = response.raw
-    read = getattr(raw, "read1", raw.read)  # urllib3 1 has only the latter
-    body = b""
-    try:
-        while piece := read(_MAX_ANSWER - len(body), decode_content=True):
-            body += piece
-            if time.monotonic() > deadline_s:
-                raise TimeoutError("timed out")
-        return body
-    finally:
-        response.close()
+        return self._client.ask(
+            "POST",
+            self._url,
+            params=self._query,
+            data=body,
+            headers={**own, **headers},
+            auth=self._auth,
+        )
 
 
 def again(answer: Answer, remark: str = "") -> Again:
     """The verdict on a failure that may be over another time. remark: follows its status."""
-    try:
-        status = f"{answer.status} {HTTPStatus(answer.status).phrase.lower()}"
-    except ValueError:
-        status = f"status {answer.status}"
-    return Again(status + remark, retry_after_s(answer.headers.get("Retry-After")))
+    return Again(answer.phrase + remark, answer.retry_after_s)
 
 
 def positions(named: Any, size: int) -> list[int]:
@@ -322,71 +242,6 @@ def positions(named: Any, size: int) -> list[int]:
     if not isinstance(named, list):
         return []
     return [i for i in named if type(i) is int and 0 <= i < size]
-
-
-def retry_after_s(value: str | None) -> float | None:
-    """Retry-After in seconds or as a date (RFC 9110, 10.2.3), at most an hour."""
-    if not value:
-        return None
-    try:
-        wait_s = float(value)
-    except ValueError:
-        try:
-            wait_s = parsedate_to_datetime(value).timestamp() - time.time()
-        except (TypeError, ValueError, OverflowError):
-            return None
-    if math.isnan(wait_s):
-        return None
-    return min(max(0.0, wait_s), _LONGEST_WAIT_S)
-
-
-def _is_remote(name: str, url: str) -> bool:
-    """Whether the URL leads off this machine."""
-    shown = privacy.mask_url(url)
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, a bracket that is not closed
-        good = False
-    if not good or _AMBIGUOUS.search(url):
-        raise ValueError(f"{name}: {shown!r} is no URL; write one such as https://host/path")
-    remote = not _is_loopback(parts.hostname or "")
-    if remote and parts.scheme == "http":
-        raise ValueError(
-            f"{name}: {shown} would send events unencrypted; use https, or http to this machine"
-        )
-    return remote
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _cause(error: BaseException) -> str:
-    """In a few words, without the addresses and headers that an exception repeats."""
-    words = str(error).lower()
-    for sign, cause in _CAUSES:
-        if sign in words:
-            return cause
-    return privacy.error_type(error)
-
-
-_CAUSES = (
-    ("refused", "connection refused"),
-    ("name or service not known", "unknown host"),
-    ("name resolution", "unknown host"),
-    ("nodename nor servname", "unknown host"),
-    ("timed out", "timed out"),
-    ("certificate", "TLS certificate not accepted"),
-    ("ssl", "TLS failed"),
-    ("connection reset", "connection reset"),
-    ("remote end closed", "connection closed without an answer"),
-    ("connection aborted", "connection closed without an answer"),
-    ("connection broken", "connection closed in the middle of the answer"),
-)
 
 
 # --- what an event is made of ---

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pbmon.delivery.courier import (
-    TIMEOUT_S,
-    Answer,
     Courier,
     Limits,
     positions,
@@ -14,6 +12,7 @@ from pbmon.delivery.courier import (
     to_json,
 )
 from pbmon.delivery.events import Event
+from pbmon.outbound import TIMEOUT_S, Answer
 
 URL = "https://api.mixpanel.com"
 """`https://api-eu.mixpanel.com` for a project in the EU, `https://api-in.mixpanel.com` in India."""

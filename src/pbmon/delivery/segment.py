@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pbmon.delivery.courier import (
-    TIMEOUT_S,
-    Answer,
     Courier,
     Limits,
     moment,
@@ -12,6 +10,7 @@ from pbmon.delivery.courier import (
     to_json,
 )
 from pbmon.delivery.events import Event
+from pbmon.outbound import TIMEOUT_S, Answer
 
 URL = "https://api.segment.io"
 """`https://eu1.api.segmentapis.com` for a workspace in the EU."""

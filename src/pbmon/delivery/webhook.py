@@ -8,8 +8,9 @@ import hmac
 import time
 from collections.abc import Mapping, Sequence
 
-from pbmon.delivery.courier import TIMEOUT_S, Answer, Courier, Limits, moment, to_json
+from pbmon.delivery.courier import Courier, Limits, moment, to_json
 from pbmon.delivery.events import Event
+from pbmon.outbound import TIMEOUT_S, Answer
 
 MAX_EVENTS = 100
 MAX_BYTES = 512 * 1024

@@ -57,10 +57,13 @@ Entry = Event | Link | Consent
 
 _KINDS: dict[str, type[Any]] = {"event": Event, "link": Link, "consent": Consent}
 _NAMES = {kind: name for name, kind in _KINDS.items()}
-_BEFORE_PROPERTIES = len(Event._fields) - 1
+_PROPERTIES = len(Event._fields)
+"""The place that they would have in an event's array, behind its kind."""
+
 _NUL = rb"\u0000"
 # Behind an even number of backslashes: another one would make it a text of six characters.
 _NUL_ESCAPED = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+_read = json.JSONDecoder().raw_decode
 
 
 class UnreadableError(ValueError):
@@ -133,16 +136,16 @@ def decode(payload: bytes) -> Entry:
     """Raises UnreadableError."""
     if _NUL in payload:  # no database takes this character in a text
         payload = _NUL_ESCAPED.sub(rb"\1\\ufffd", payload)
-    head, _, properties = payload.partition(b"\n")
+    line, _, properties = payload.partition(b"\n")
     try:
-        array = json.loads(head)
-        if not isinstance(array, list):
+        head = line.decode()
+        array, end = _read(head)
+        if end != len(head) or not isinstance(array, list):
             raise UnreadableError("no item")
-        kind, *values = array
-        made = _KINDS[kind]
-        if kind == "event":
-            values = [*values[:_BEFORE_PROPERTIES], properties.decode() or None]
-        entry: Entry = made(*values[: len(made._fields)])
-    except (ValueError, KeyError, TypeError, RecursionError):
+        if array[0] == "event":
+            return Event._make((*array[1:_PROPERTIES], properties.decode() or None))
+        made = _KINDS[array[0]]
+        entry: Entry = made(*array[1 : len(made._fields) + 1])
+    except (ValueError, LookupError, TypeError, RecursionError):
         raise UnreadableError("no item that this version knows") from None
     return entry

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
 from contextlib import suppress
 from pathlib import Path
 
 from pbmon.spool import disk, frames
 
-_NAME = re.compile(r"(?P<channel>[a-z]+)-(?P<number>[0-9]{8,})\.seg")
+_ENDING = ".seg"
+_DIGITS = 8
 
 
 def name(channel: str, number: int) -> str:
-    return f"{channel}-{number:08d}.seg"
+    return f"{channel}-{number:0{_DIGITS}d}{_ENDING}"
 
 
 def numbers(directory: Path, channel: str) -> list[int]:
     """The segments of a channel in a directory, ascending. Raises OSError."""
-    found = (_NAME.fullmatch(entry.name) for entry in directory.iterdir())
-    return sorted(int(match["number"]) for match in found if match and match["channel"] == channel)
+    # Plainly, as there may be hundreds, and this is asked for each portion that is read.
+    start, end = len(channel) + 1, -len(_ENDING)
+    found = (
+        entry[start:end]
+        for entry in os.listdir(directory)  # noqa: PTH208
+        if entry.startswith(f"{channel}-") and entry.endswith(_ENDING)
+    )
+    return sorted(int(n) for n in found if len(n) >= _DIGITS and n.isascii() and n.isdigit())
 
 
 def cut(path: Path, end: int) -> None:

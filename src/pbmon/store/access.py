@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+
 from pbmon import signals
 from pbmon.store import engine, faults
 from pbmon.store.engine import DriverError
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from pbmon.store.deliveries import Deliveries
+    from pbmon.store.figures import Figures
     from pbmon.store.jobs import Runs
     from pbmon.store.outbox import Drain
     from pbmon.store.queries import Queries
@@ -51,12 +54,13 @@ class RejectedError(Exception):
 
 
 def asking(ask: Callable[[], _T]) -> _T:
-    """What a call of the store gives. Raises RejectedError, or StoreError for any other failure
-    of the database."""
+    """What a call of the store gives; no hook sees its statements. Raises RejectedError, or
+    StoreError for any other failure of the database."""
     with signals.importing:
         from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
     try:
-        return ask()
+        with suppress_instrumentation():
+            return ask()
     except (DataError, IntegrityError, OverflowError):
         raise RejectedError from None
     except (SQLAlchemyError, OSError) as error:
@@ -118,6 +122,15 @@ def open_runs(url: str) -> Runs:
     made = open_engine(url)
     read(made)
     return Runs(made)
+
+
+def open_figures(url: str) -> Figures:
+    """The figures that are exported. Raises StoreError."""
+    from pbmon.store.figures import PATIENCE_S, Figures
+
+    made = open_engine(url, patience_s=PATIENCE_S)
+    read(made)
+    return Figures(made)
 
 
 def open_leadership(url: str) -> Leadership:

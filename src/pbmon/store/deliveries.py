@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import Table, and_, bindparam, false, func, or_, select
 
-from pbmon import privacy
+from pbmon import catalog, privacy
+from pbmon.runtime import Figure
 from pbmon.store import schema
 from pbmon.store.access import asking
 from pbmon.store.engine import reading
@@ -58,7 +58,7 @@ class Deliveries:
         first: what is handed out may leave."""
 
         def ask() -> list[Waiting]:
-            with suppress_instrumentation(), self._engine.begin() as connection:
+            with self._engine.begin() as connection:
                 self._let_go(connection, destination)
                 found = connection.execute(_WAITING, {"destination": destination, "limit": limit})
                 return [_waiting(row, destination) for row in found]
@@ -95,7 +95,7 @@ class Deliveries:
         def do() -> None:
             done = list(delivered)
             now = schema.now()
-            with suppress_instrumentation(), self._engine.begin() as connection:
+            with self._engine.begin() as connection:
                 if dead:
                     self._bury(connection, destination, dead, now)
                 for start in range(0, len(gone := [*done, *dead]), _AT_ONCE):
@@ -161,7 +161,7 @@ class Deliveries:
         """Of every destination that ever got or was to get anything."""
 
         def ask() -> list[State]:
-            with suppress_instrumentation(), reading(self._engine).connect() as connection:
+            with reading(self._engine).connect() as connection:
                 waiting = _counts(connection, deliveries)
                 dead = _counts(connection, dead_letters)
                 known = {row.destination: row for row in connection.execute(destinations.select())}
@@ -187,7 +187,7 @@ class Deliveries:
         def do() -> int:
             kept = [column.name for column in deliveries.columns]
             mine = dead_letters.c.destination == destination
-            with suppress_instrumentation(), self._engine.begin() as connection:
+            with self._engine.begin() as connection:
                 found = connection.execute(
                     select(*(dead_letters.c[name] for name in kept)).where(mine)
                 ).mappings()
@@ -206,6 +206,16 @@ class Deliveries:
             return len(rows)
 
         return asking(do)
+
+
+def figures(connection: Connection) -> Iterator[Figure]:
+    """What waits and what died, of every destination that ever got or was to get anything."""
+    waiting, dead = _counts(connection, deliveries), _counts(connection, dead_letters)
+    known = connection.execute(select(destinations.c.destination)).scalars()
+    for name in sorted({*known, *waiting, *dead}):
+        attributes = {catalog.DESTINATION.name: name}
+        yield Figure(catalog.DELIVERY_WAITING, waiting.get(name, 0), attributes)
+        yield Figure(catalog.DELIVERY_DEAD_LETTERS, dead.get(name, 0), attributes)
 
 
 _AT_ONCE = 500

@@ -82,6 +82,10 @@ def open_store(url: str, *, patience_s: float = 0.0) -> Engine:
     if backend != "postgresql":
         raise ValueError(f"names {backend}; the store is PostgreSQL or SQLite")
     arguments: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    if parsed.get_driver_name() == "psycopg2":
+        # A hundred statements in one message; alone it sends each, and waits for its answer.
+        options["executemany_mode"] = "values_plus_batch"
     if "psycopg" in parsed.get_driver_name():
         arguments = {
             "connect_timeout": TIMEOUT_S,
@@ -92,7 +96,7 @@ def open_store(url: str, *, patience_s: float = 0.0) -> Engine:
             # Whoever has gone without a word is noticed.
             "tcp_user_timeout": TIMEOUT_S * 4000,
         }
-    return make(parsed, arguments, pool_size=2, max_overflow=0, pool_pre_ping=True)
+    return make(parsed, arguments, pool_size=2, max_overflow=0, pool_pre_ping=True, **options)
 
 
 def _open_sqlite(url: URL) -> Engine:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import func, select, text
 
 from pbmon.store import schema
@@ -44,7 +43,7 @@ class Runs:
         )
 
         def ask() -> dict[str, tuple[str, int]]:
-            with suppress_instrumentation(), reading(self._engine).connect() as connection:
+            with reading(self._engine).connect() as connection:
                 found = connection.execute(query.group_by(job_runs.c.job))
                 return {job: (period, finished_at) for job, period, finished_at in found}
 
@@ -54,7 +53,7 @@ class Runs:
         """Do it in a transaction, unless it is done; whether it was done now."""
 
         def attempt() -> bool:
-            with suppress_instrumentation(), self._engine.begin() as connection:
+            with self._engine.begin() as connection:
                 claimed = connection.execute(
                     self._insert(job_runs).on_conflict_do_nothing().returning(job_runs.c.job),
                     {"job": job, "period": period, "finished_at": schema.now()},

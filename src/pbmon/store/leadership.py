@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import text
 
 from pbmon.spool import directory
@@ -26,21 +25,20 @@ class ServerLock:
 
     def take(self) -> bool:
         def ask() -> bool:
-            with suppress_instrumentation():
-                if self._connection is not None:
-                    self._connection.execute(text("SELECT 1"))  # is it still ours?
-                    self._connection.commit()
-                    return True
-                connection = self._engine.connect()
-                has = connection.execute(
-                    text("SELECT pg_try_advisory_lock(:key)"), {"key": _KEY}
-                ).scalar_one()
-                connection.commit()
-                if has:
-                    self._connection = connection
-                else:
-                    connection.close()
-                return bool(has)
+            if self._connection is not None:
+                self._connection.execute(text("SELECT 1"))  # is it still ours?
+                self._connection.commit()
+                return True
+            connection = self._engine.connect()
+            has = connection.execute(
+                text("SELECT pg_try_advisory_lock(:key)"), {"key": _KEY}
+            ).scalar_one()
+            connection.commit()
+            if has:
+                self._connection = connection
+            else:
+                connection.close()
+            return bool(has)
 
         try:
             return asking(ask)

@@ -175,7 +175,7 @@ class Drain:
 
         locks = self._engine.dialect.name == "postgresql"
         query = f"SELECT id, key, payload FROM {self._name} ORDER BY id LIMIT :limit"
-        with suppress_instrumentation(), self._engine.connect() as connection:
+        with self._engine.connect() as connection:
             found = connection.execute(
                 text(f"{query} FOR UPDATE SKIP LOCKED" if locks else query), {"limit": limit}
             ).all()

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import ColumnElement, Select, and_, func, select, true
 
+from pbmon.spool.ledger import Position
 from pbmon.store.access import asking
 from pbmon.store.engine import reading
-from pbmon.store.tables import event_totals, events, sessions
+from pbmon.store.tables import checkpoints, event_totals, events, sessions
 from pbmon.store.writer import HOUR
 
 if TYPE_CHECKING:
@@ -64,6 +64,11 @@ class Queries:
         ((count,),) = self._rows(select(total).where(within, named))
         return int(count)
 
+    def positions(self) -> dict[str, Position]:
+        """Journal → how far it is in the store."""
+        query = select(checkpoints.c.source, checkpoints.c.segment, checkpoints.c.offset)
+        return {source: Position(*place) for source, *place in self._rows(query)}
+
     def people(self, start: int, end: int, name: str | None = None) -> int | None:
         """Different people, None if they are fewer than K."""
         named = events.c.name == name if name is not None else true()
@@ -95,7 +100,7 @@ class Queries:
 
     def _rows(self, query: Select[Any]) -> Sequence[Any]:
         def ask() -> Sequence[Any]:
-            with suppress_instrumentation(), self._engine.connect() as connection:
+            with self._engine.connect() as connection:
                 return connection.execute(query).all()
 
         return asking(ask)

@@ -34,6 +34,9 @@ VERSIONS = ("0001",)
 PEOPLE_VERSION = "people_version"
 """In `meta`: another one after every change of what `subjects` says of people that were known."""
 
+MADE_AT = "made_at"
+"""In `meta`: when the store was made, µs since the epoch. Its totals count since then."""
+
 MONTHS_AHEAD = 13
 _LOCK = 0x70626D6F6E  # "pbmon": of pg_advisory_xact_lock
 
@@ -77,6 +80,7 @@ def upgrade(engine: Engine) -> State:
             if connection.dialect.name == "postgresql":
                 connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
             _migrate(connection)
+        if found is not State.NEWER:
             _set_up(connection)
         if found is not State.NEWER and connection.dialect.name == "postgresql":
             add_months(connection, dt.datetime.now(dt.timezone.utc).date())
@@ -125,6 +129,7 @@ def _set_up(connection: Connection) -> None:
         "store_id": str(uuid.uuid4()),
         "pepper": secrets.token_hex(32),
         PEOPLE_VERSION: str(uuid.uuid4()),
+        MADE_AT: str(clock(connection)),
     }
     rows = [{"key": key, "value": value} for key, value in made.items() if key not in there]
     if rows:
@@ -197,3 +202,11 @@ def day_of(at: int) -> dt.date:
 def now() -> int:
     """µs since the epoch, UTC."""
     return time.time_ns() // 1000
+
+
+def clock(connection: Connection) -> int:
+    """The same by the store's clock: one for all hosts that share it."""
+    if connection.dialect.name != "postgresql":
+        return now()
+    asked = text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")
+    return int(connection.execute(asked).scalar_one())

@@ -42,7 +42,8 @@ meta = Table(
     Column("key", String(50), primary_key=True),
     Column("value", String(200), nullable=False),
 )
-"""`store_id`: UUID of this store. `pepper`: of the HMACs, where the settings give none."""
+"""`store_id`: UUID of this store. `pepper`: of the HMACs, where the settings give none.
+`people_version`, `made_at`: see `schema`."""
 
 events = Table(
     "events",

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import bindparam, select, text, update
 
 from pbmon import privacy
@@ -132,8 +131,18 @@ class Writer:
         self.destinations = tuple(destinations)
         self.is_postgresql = engine.dialect.name == "postgresql"
         self.insert = insert_of(engine)
+        self.adding = {
+            table: self.insert(table).on_conflict_do_nothing()
+            for table in (checkpoints, event_keys, sessions, subject_days, subjects)
+        }
+        """Table → the statement that adds those of its rows that are not there yet."""
+        add = self.insert(event_totals)
+        self.counting = add.on_conflict_do_update(
+            index_elements=["hour", "name"],
+            set_={"events": event_totals.c.events + add.excluded.events},
+        )
         if pepper is None:
-            with suppress_instrumentation(), reading(engine).connect() as connection:
+            with reading(engine).connect() as connection:
                 pepper = bytes.fromhex(connection.execute(_META, {"key": "pepper"}).scalar_one())
         self.lookup = lru_cache(_CACHED)(partial(privacy.lookup, pepper))
         self.session = lru_cache(_CACHED)(partial(privacy.session_pseudonym, pepper))
@@ -145,19 +154,19 @@ class Writer:
     def position(self, source: str) -> Position:
         """How far a journal is in the store."""
         query = select(checkpoints.c.segment, checkpoints.c.offset)
-        with suppress_instrumentation(), reading(self._engine).connect() as connection:
+        with reading(self._engine).connect() as connection:
             row = connection.execute(query.where(checkpoints.c.source == source)).one_or_none()
         return Position(row.segment, row.offset) if row is not None else Position(0, 0)
 
     def touch(self, sources: Iterable[str]) -> None:
         """These journals are still there, however long nothing came."""
         statement = update(checkpoints).where(checkpoints.c.source.in_(sorted(sources)))
-        with suppress_instrumentation(), self._engine.begin() as connection:
+        with self._engine.begin() as connection:
             connection.execute(statement.values(changed_at=schema.now()))
 
     def forget(self, source: str) -> None:
         """The journal is gone, and so may be how far it was read."""
-        with suppress_instrumentation(), self._engine.begin() as connection:
+        with self._engine.begin() as connection:
             connection.execute(checkpoints.delete().where(checkpoints.c.source == source))
 
     def close(self) -> None:
@@ -176,7 +185,7 @@ class Writer:
         return self._write(Batch(self, (), rows))
 
     def _write(self, batch: Batch) -> Written:
-        with suppress_instrumentation(), self._engine.begin() as connection:
+        with self._engine.begin() as connection:
             batch.store(connection)
         batch.remember()
         return batch.written
@@ -283,7 +292,7 @@ class Batch:
         fresh = [portion.source for portion in self._portions if portion.begin == (0, 0)]
         if fresh:
             connection.execute(
-                self.writer.insert(checkpoints).on_conflict_do_nothing(),
+                self.writer.adding[checkpoints],
                 [
                     {"source": source, "segment": 0, "offset": 0, "stored": 0, "dropped": 0,
                      "changed_at": self.now}
@@ -341,7 +350,7 @@ class Batch:
             if user not in self._people and (user in agreed or writer.basis != "opt-in")
         ]
         if fresh:
-            connection.execute(writer.insert(subjects).on_conflict_do_nothing(), fresh)
+            connection.execute(writer.adding[subjects], fresh)
             self._people = self._ask(connection, lookups)
 
     def _ask(self, connection: Connection, lookups: Mapping[bytes, str]) -> dict[str, Person]:
@@ -374,7 +383,7 @@ class Batch:
         for source, decision in self._consents:
             lookup = self.writer.lookup(decision.user_id)
             connection.execute(
-                self.writer.insert(subjects).on_conflict_do_nothing(),
+                self.writer.adding[subjects],
                 {"lookup": lookup, "key": secrets.token_bytes(32), "created_at": self.now},
             )
             changed = connection.execute(
@@ -401,7 +410,7 @@ class Batch:
                 self.drop(source, "deleted" if person.is_deleted else "consent")
                 continue
             connection.execute(
-                self.writer.insert(sessions).on_conflict_do_nothing(),
+                self.writer.adding[sessions],
                 {
                     "session": self.writer.session(link.session_id),
                     "subject": person.subject,
@@ -448,9 +457,7 @@ class Batch:
         fresh: set[bytes] = set()
         if given:
             found = connection.execute(
-                self.writer.insert(event_keys)
-                .on_conflict_do_nothing()
-                .returning(event_keys.c.event_id),
+                self.writer.adding[event_keys].returning(event_keys.c.event_id),
                 [{"event_id": key, "occurred_at": at} for key, at in sorted(given.items())],
             )
             fresh = {bytes(key) for key in found.scalars()}
@@ -480,12 +487,8 @@ class Batch:
 
     def _store_totals(self, connection: Connection, rows: Sequence[_Row]) -> None:
         totals = Counter((row.occurred_at // HOUR * HOUR, row.name) for row in rows)
-        add = self.writer.insert(event_totals)
         connection.execute(
-            add.on_conflict_do_update(
-                index_elements=["hour", "name"],
-                set_={"events": event_totals.c.events + add.excluded.events},
-            ),
+            self.writer.counting,
             # In one order in every transaction: two of them never wait for each other.
             [{"hour": h, "name": n, "events": count} for (h, n), count in sorted(totals.items())],
         )
@@ -494,7 +497,7 @@ class Batch:
         } - self.writer.days
         if self._days:
             connection.execute(
-                self.writer.insert(subject_days).on_conflict_do_nothing(),
+                self.writer.adding[subject_days],
                 [
                     {"day": _EPOCH + dt.timedelta(days=day), "subject": subject}
                     for day, subject in sorted(self._days)

@@ -107,6 +107,8 @@ class Pipeline:
         self.observables = Observables()
         self.collect: Callable[[bool], Encoded | None] | None = None
         """The newest metrics, encoded; the flag says whether they go on their way now."""
+        self.share: Callable[[], Encoded | None] = lambda: None
+        """Metrics that are not this process's, which go on their way with its own."""
         self.export_interval_s = 60.0
         self.observed: Rows | None = None
         self.replace_queue: Callable[[], Queue] = lambda: self.queue
@@ -205,7 +207,13 @@ class Pipeline:
         if self.collect is not None and wait_s > 0:
             self.observables.start()
             self.observables.wait(wait_s)
+        self._export()
+
+    def _export(self) -> None:
         self._collect(whole=True)
+        with signals.guard("exporting figures of the store"), self._locks["metrics"]:
+            if (shared := self.share()) is not None:
+                self._spool("metrics", shared)
 
     def keep_metrics(self) -> None:
         """Write the newest metrics down for an adopter; nothing is put on its way."""
@@ -258,7 +266,7 @@ class Pipeline:
                 self.drain_all()
             now_s = time.monotonic()
             if now_s >= export_at_s and self._is_observed(now_s - export_at_s):
-                self._collect(whole=True)
+                self._export()
                 export_at_s = now_s + self.export_interval_s
                 snapshot_at_s = now_s + self._snapshot_s
             elif now_s >= snapshot_at_s:

@@ -23,6 +23,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.semconv.attributes import service_attributes, telemetry_attributes
 
 from pbmon import catalog, signals
+from pbmon.runtime import Reading
 from pbmon.settings import Settings
 from pbmon.telemetry import (
     encoding,
@@ -40,6 +41,7 @@ from pbmon.telemetry.delivery import Delivery
 from pbmon.telemetry.pipeline import Pipeline, interval_s
 from pbmon.telemetry.processors import Flush, SpooledLogs, SpooledMetrics, SpooledSpans
 from pbmon.telemetry.sampling import CountedSampler
+from pbmon.telemetry.shared import Shared
 
 _GRACE_S = 0.5
 _END_S = 2.0
@@ -80,6 +82,9 @@ class Providers:
         self._kept: list[Any] = []
         self._foreign: list[Any] = []
         self._meters: meters.CheckedMeterProvider | None = None
+        self._shared: Shared | None = None
+        self._told = False
+        """Whether it was said that figures of the store are not exported."""
         self._reader: SpooledMetrics | None = None
         self._log_handler: logs.LogHandler | None = None
         self._gave_up_s = -_FORGIVEN_S
@@ -172,6 +177,8 @@ class Providers:
         self._own.append(provider)
         if self._reader is not None:
             self.pipeline.collect = self._collect
+            self._shared = Shared(described)
+            self.pipeline.share = self._shared.take
             self.pipeline.observables = provider.observables
 
     def _collect(self, whole: bool) -> encoding.Encoded | None:
@@ -179,6 +186,20 @@ class Providers:
             return None
         with self._meters.observables.replaying():
             return self._reader.take(whole=whole)
+
+    def hear(self, reading: Reading | None) -> None:
+        """The newest figures of the store, from the one process that leads; None when this one
+        does not any more."""
+        if self._shared is not None:
+            self._shared.hear(reading)
+        elif "meter provider" in self.kept and reading and reading.figures and not self._told:
+            self._told = True
+            signals.tell(
+                "shared",
+                "pbmon: figures of the store are not exported here, as the application's own meter "
+                "provider can't take them under the store's name; run `pbmon worker` beside it, "
+                "and set worker to process",
+            )
 
     def _start_logs(self, settings: Settings, described: Resource, otlp: bool) -> None:
         provider: Any = _logs.get_logger_provider()
@@ -216,6 +237,8 @@ class Providers:
         update = Resource(dict(_attributes(settings)))
         for provider in self._own:
             provider._update_resource(update)  # noqa: SLF001 - the SDK's own way after a fork
+        if self._shared is not None:
+            self._shared.apply(resource(settings))
         self.delivery.apply(settings)
         if settings.logs and self._log_handler is None:
             if name := self._wanted(settings).get("logs"):

@@ -6,40 +6,41 @@ An application that calls none of it makes no journal, opens no database and has
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 
-from opentelemetry.metrics import Meter, Observation
-
-from pbmon import catalog, signals
+from pbmon import signals
 from pbmon.business.intake import Intake
+from pbmon.runtime import Reading
 from pbmon.settings import Settings
 from pbmon.spool import journal
 from pbmon.spool.directory import Home
-from pbmon.store.access import may_be_there
-from pbmon.worker.leader import Leader
+from pbmon.worker.roles import Roles, build
 from pbmon.worker.rounds import Rounds
-from pbmon.worker.shipper import PORTION, Shipper
-from pbmon.worker.targets import makers
-from pbmon.worker.urls import store_url, url_of
 
 _WATCH_EVERY_S = 1.0
 
 
-class Embedded:
-    """settings, service: those in force at the first use."""
+class Embedded(Roles):
+    """settings, service: those in force at the first use. publish: takes the store's figures, as
+    Leader.publish."""
 
-    def __init__(self, settings: Callable[[], Settings], service: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        service: Callable[[], str],
+        publish: Callable[[Reading | None], None],
+    ) -> None:
+        super().__init__()
         self._settings = settings
         self._service = service
+        self._publish = publish
         self.intake = Intake(self._open_home, self._begin)
         self._watch = Watch(self.intake.look_after)
-        self._former: list[Shipper] = []
-        self.shipper: Shipper | None = None
-        self.leader: Leader | None = None
         self._syncs = Rounds("pbmon-sync", lambda _timeout_s: self.intake.sync())
+        self._former: list[Roles] = []
 
     def _open_home(self) -> Home:
         return journal.open_home(self._settings().state_dir, self._service())
@@ -53,40 +54,19 @@ class Embedded:
             if self.shipper.place == home.path:
                 return
             # Where it was, this process can't do anything any more.
-            self._former.append(self.shipper)
-            self._stop()
+            self._former.append(Roles(self.shipper, self.leader))
+            self._former[-1].stop()
         self.shipper, self.leader = build(settings, home, self.intake.look_after)
+        self.leader.publish = self._publish
         self.shipper.start()
         self.leader.start()
 
-    def install(self, meter: Meter) -> None:
-        signals.observe(catalog.STORE_LAG, self._lag, meter=meter, instant=True)
-        signals.observe(catalog.JOB_LAST_SUCCESS, self._successes, meter=meter, instant=True)
-
-    def _lag(self) -> Iterable[Observation]:
-        lag_s = self.shipper.lag_s() if self.shipper is not None else None
-        return [Observation(lag_s)] if lag_s is not None else []
-
-    def _successes(self) -> Iterable[Observation]:
-        succeeded_at = self.leader.succeeded_at.copy() if self.leader is not None else {}
-        return [
-            Observation(at_s, {catalog.JOB.name: job}) for job, at_s in sorted(succeeded_at.items())
-        ]
-
     def totals(self) -> Mapping[tuple[str, str], int]:
         """(outcome, reason) → events, as runtime.Runtime.event_totals."""
-        totals = dict(self.intake.totals())
-        for shipper in (*self._former, *([self.shipper] if self.shipper is not None else [])):
-            totals["delivered", ""] = totals.get(("delivered", ""), 0) + shipper.delivered
-            for reason, count in shipper.dropped.copy().items():
-                totals["dropped", reason] = totals.get(("dropped", reason), 0) + count
+        totals = Counter(self.intake.totals())
+        for part in (super().totals(), *(each.totals() for each in self._former)):
+            totals.update(part)
         return totals if any(totals.values()) else {}
-
-    def finish(self, timeout_s: float) -> bool:
-        """Bring what waits into the store, if that is this process's to do."""
-        if self.shipper is None:
-            return True
-        return self.shipper.finish(time.monotonic() + timeout_s)
 
     def sync(self) -> Future[bool]:
         """Have on the disk itself what was taken before; whether it is, and no store is asked."""
@@ -97,12 +77,7 @@ class Embedded:
         self.intake.close()
         self.finish(timeout_s)
         self._watch.stop()
-        self._stop()
-
-    def _stop(self) -> None:
-        for role in (self.shipper, self.leader):
-            if role is not None:
-                role.stop()
+        self.stop()
 
 
 class Watch:
@@ -137,32 +112,3 @@ class Watch:
         while not stopped.wait(_WATCH_EVERY_S):
             with signals.guard("looking after the events"):
                 self._look_after()
-
-
-def build(
-    settings: Settings,
-    home: Home,
-    every_second: Callable[[], None] = lambda: None,
-    *,
-    portion: int = PORTION,
-    may_change_schema: bool = False,
-) -> tuple[Shipper, Leader]:
-    """The roles by the settings. may_change_schema: in a process of their own."""
-    url = store_url(settings, home)
-    destinations = makers(settings, home.service)
-    shipper = Shipper(
-        home,
-        url,
-        settings.consent,
-        outbox_url=url_of("outbox_url", settings.outbox_url),
-        destinations=tuple(destinations),
-        portion=portion,
-        every_second=every_second,
-    )
-    return shipper, Leader(
-        url,
-        settings,
-        list(destinations.values()),
-        may_lead=lambda: shipper.is_on_duty and may_be_there(url),
-        may_change_schema=may_change_schema,
-    )

@@ -1,4 +1,5 @@
-"""The leader: what one process does for all that share a store: jobs, deliveries to destinations.
+"""The leader: what one process does for all that share a store: its figures for the metrics, jobs,
+deliveries to destinations.
 
 Of the processes of a service it is the shipper's that tries; where they are on several hosts, the
 database decides (an advisory lock in PostgreSQL; a file beside it in SQLite). The lock is given up
@@ -13,13 +14,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+
 from pbmon import signals
 from pbmon.delivery.events import Destination, Event
+from pbmon.runtime import Reading
 from pbmon.settings import Settings
 from pbmon.store.access import (
     Leadership,
     StoreError,
     open_deliveries,
+    open_figures,
     open_leadership,
     open_runs,
 )
@@ -27,9 +32,11 @@ from pbmon.worker import jobs
 
 if TYPE_CHECKING:
     from pbmon.store.deliveries import Deliveries
+    from pbmon.store.figures import Figures
     from pbmon.store.jobs import Runs
 
 _EVERY_S = 1.0
+_FIGURES_EVERY_S = 5.0
 _JOBS_EVERY_S = 60.0
 _AT_ONCE = 1000
 _LONGEST_S = 600.0
@@ -58,16 +65,23 @@ class Leader:
         self._make = destinations
         self._may_lead = may_lead
         self._may_change_schema = may_change_schema
+        self.publish: Callable[[Reading | None], None] = lambda reading: None
+        """Takes the figures of the store as they are read; None once another may lead."""
         self._begin()
         signals.enlist(self)
 
     def _begin(self) -> None:
-        self._stopped = threading.Event()
+        self._stopped = False
+        self._awake = threading.Condition()
+        self._asked = self._answered = 0
+        """Calls of finish(), and how many of them the figures that were read last are for."""
         self._thread: threading.Thread | None = None
+        self.is_leading = False
         self._leadership: Leadership | None = None
         self._deliveries: Deliveries | None = None
         self._runs: Runs | None = None
-        self._jobs_at_s = 0.0
+        self._figures: Figures | None = None
+        self._figures_at_s = self._jobs_at_s = 0.0
         self._clocks_apart_s: float | None = None
         self._steady_at_s = 0.0
         self._destinations: list[Destination] = []
@@ -76,7 +90,7 @@ class Leader:
         """Job → when it last succeeded, seconds since the epoch."""
 
     def start(self) -> None:
-        if self._thread is None and not self._stopped.is_set():
+        if self._thread is None and not self._stopped:
             self._thread = threading.Thread(target=self.run, name="pbmon-leader", daemon=True)
             try:
                 self._thread.start()
@@ -85,41 +99,128 @@ class Leader:
 
     def run(self) -> None:
         """Until stop()."""
-        while not self._stopped.wait(_EVERY_S):
+        with suppress_instrumentation():  # also what a job asks of others
+            self._run()
+
+    def _run(self) -> None:
+        round_at_s = time.monotonic() + _EVERY_S
+        while self._pause(round_at_s):
+            asked = self._asked
+            is_due = time.monotonic() >= round_at_s
             if time.monotonic() >= self._again_at_s:
                 with signals.guard("leading"):
-                    self._try_round()
+                    self._try_round(wholly=is_due)
+            self._answer(asked)
+            if is_due:
+                round_at_s = time.monotonic() + _EVERY_S
         with signals.guard("leaving the store"):
             self._close()
 
+    def _pause(self, until_s: float) -> bool:
+        """Until it is time (monotonic), or somebody asks for figures; False at the end."""
+        with self._awake:
+            self._awake.wait_for(
+                lambda: self._stopped or self._asked > self._answered,
+                max(0.0, until_s - time.monotonic()),
+            )
+            return not self._stopped
+
     def _close(self) -> None:
-        for each in (self._deliveries, self._runs, self._leadership, *self._destinations):
+        self._leave_store()
+        if self._leadership is not None:
+            self._leadership.close()
+            self._leadership = None
+        self.is_leading = False
+
+    def _leave_store(self) -> None:
+        for each in (self._figures, self._deliveries, self._runs, *self._destinations):
             if each is not None:
                 each.close()
-        self._deliveries = self._runs = self._leadership = None
+        self._figures = self._deliveries = self._runs = None
         self._destinations = []
 
-    def _try_round(self) -> None:
+    def _try_round(self, *, wholly: bool = True) -> None:
+        """wholly: not only the figures, which somebody waits for."""
         try:
             if self._may_lead() and self.lead():
+                self.read_figures()
+                if not wholly:
+                    return
                 self.do_jobs()
-                while self.deliver() and not self._stopped.is_set():
-                    pass
+                while self.deliver() and not self._stopped:
+                    self.read_figures()
         except StoreError as error:
-            self._close()  # what is opened next asks the store anew for its version
+            self._leave_store()  # what is opened next asks it anew for its version
             self._again_at_s = time.monotonic() + _AGAIN_S
             signals.tell(
                 "leader", "pbmon: the store %s. Jobs and deliveries wait meanwhile.", error
             )
 
     def stop(self) -> None:
-        self._stopped.set()
+        with self._awake:
+            self._stopped = True
+            self._awake.notify_all()
+
+    def finish(self, deadline_s: float) -> bool:
+        """Have the figures read once more, if this process leads; whether that was done by the
+        deadline (monotonic).
+
+        By the thread, where it runs: a database that does not answer keeps nobody beyond the
+        deadline. Else in the calling thread.
+        """
+        with self._awake:
+            self._asked += 1
+            asked = self._asked
+            self._awake.notify_all()
+            if self._thread is not None and self._thread.is_alive():
+                left_s = max(0.0, deadline_s - time.monotonic())
+                return self._awake.wait_for(
+                    lambda: self._answered >= asked or self._stopped, left_s
+                )
+        if not self._stopped:
+            with signals.guard("leading at the end"):
+                self._try_round(wholly=False)
+        return True
+
+    def _answer(self, asked: int) -> None:
+        with self._awake:
+            self._answered = max(self._answered, asked)
+            self._awake.notify_all()
 
     def lead(self) -> bool:
         """Whether this process is the leader now. Raises StoreError."""
-        if self._leadership is None:
-            self._leadership = open_leadership(self._url)
-        return self._leadership.take()
+        was_leading, self.is_leading = self.is_leading, False
+        try:
+            if self._leadership is None:
+                self._leadership = open_leadership(self._url)
+            self.is_leading = self._leadership.take()
+        finally:
+            if was_leading and not self.is_leading:
+                self.publish(None)
+        return self.is_leading
+
+    def read_figures(self) -> None:
+        """Publish them, every five seconds or where somebody waits for them. Where the store does
+        not say them nothing is published: none is said to be true for longer than it was."""
+        asked = self._asked
+        if time.monotonic() < self._figures_at_s and asked == self._answered:
+            return
+        self._figures_at_s = time.monotonic() + _FIGURES_EVERY_S
+        with signals.guard("reading figures"):
+            try:
+                self.publish(self._read())
+            except StoreError as error:
+                signals.tell(
+                    "figures", "pbmon: the store %s. Its figures are not exported meanwhile.", error
+                )
+        self._answer(asked)
+
+    def _read(self) -> Reading:
+        with signals.importing:
+            from pbmon.worker.figures import SOURCES
+        if self._figures is None:
+            self._figures = open_figures(self._url)
+        return self._figures.read(SOURCES)
 
     def do_jobs(self) -> None:
         """What is due, looked at once a minute. Raises StoreError."""
@@ -219,7 +320,7 @@ class Leader:
         """In a forked child: role, thread and connections are the parent's."""
         if self._leadership is not None:
             self._leadership.forget()
-        for each in (self._deliveries, self._runs):
+        for each in (self._figures, self._deliveries, self._runs):
             if each is not None:
                 each.let_go()
         started = self._thread is not None

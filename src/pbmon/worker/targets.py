@@ -8,9 +8,9 @@ from typing import Any
 
 from pbmon import signals
 from pbmon.delivery.events import Destination
+from pbmon.outbound import url_of
 from pbmon.parsing import Target
 from pbmon.settings import Settings
-from pbmon.worker.urls import url_of
 
 _CLASSES = {
     "webhook": "Webhook", "segment": "Segment", "mixpanel": "Mixpanel", "amplitude": "Amplitude",

@@ -1,0 +1,14 @@
+"""The figures that the leader reads from the store, for the metrics of the catalogue that no
+process counts (`of_store`). Imported at the first reading: the sources bring SQLAlchemy."""
+
+from __future__ import annotations
+
+from pbmon.store import deliveries
+from pbmon.store.figures import Source
+
+SOURCES: tuple[Source, ...] = (deliveries.figures,)
+"""All of them are asked in one snapshot of the store.
+
+A source gives whole totals, and a counter at 0 before anything was counted: a receiver would else
+never see it rise.
+"""
