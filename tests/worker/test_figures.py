@@ -129,7 +129,7 @@ def test_nothing_can_be_changed_in_postgresql(postgresql):
         connection.execute(tables.meta.delete())
         return []
 
-    with pytest.raises(StoreError, match="ReadOnlySqlTransaction"):
+    with pytest.raises(StoreError, match="it is read-only"):
         read(postgresql.url.render_as_string(hide_password=False), write)
 
 
@@ -139,7 +139,7 @@ def test_a_source_that_takes_too_long_is_ended(url, monkeypatch):
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
     )
     reader = open_figures(url)
-    with pytest.raises(StoreError, match=r"QueryCanceled|OperationalError"):
+    with pytest.raises(StoreError, match="a statement took too long"):
         reader.read([lambda c: c.execute(text(endless)).all()])
     assert reader.read([lambda _: []]).figures == ()  # the next has its time
     reader.close()

@@ -121,6 +121,7 @@ _BY_SQLITE_CODE = {
     6: LOCKED,
     7: MEMORY,
     8: NOT_WRITABLE,
+    9: TOO_LONG,
     10: IO_ERROR,
     11: CORRUPT,
     13: FULL,
@@ -134,6 +135,7 @@ _BY_SQLITE_WORDS = [
     (re.compile(pattern), fault)
     for pattern, fault in (
         ("is locked", LOCKED),
+        ("interrupted", TOO_LONG),
         ("readonly database", NOT_WRITABLE),
         ("disk I/O error", IO_ERROR),
         ("malformed", CORRUPT),

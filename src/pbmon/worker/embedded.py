@@ -20,7 +20,6 @@ from pbmon.spool.directory import Home
 from pbmon.worker.reader import LazyReader
 from pbmon.worker.roles import Roles, build
 from pbmon.worker.rounds import Rounds
-from pbmon.worker.shipper import Shipper
 
 _WATCH_EVERY_S = 1.0
 
@@ -41,8 +40,8 @@ class Embedded(Roles):
         self._publish = publish
         self.intake = Intake(self._open_home, self._begin)
         self._watch = Watch(self.intake.look_after)
-        self._former: list[Shipper] = []
         self._syncs = Rounds("pbmon-sync", lambda _timeout_s: self.intake.sync())
+        self._former: list[Roles] = []
         self.reader = LazyReader(settings, service)
 
     def _open_home(self) -> Home:
@@ -57,8 +56,8 @@ class Embedded(Roles):
             if self.shipper.place == home.path:
                 return
             # Where it was, this process can't do anything any more.
-            self._former.append(self.shipper)
-            self._stop_roles()
+            self._former.append(Roles(self.shipper, self.leader))
+            self._former[-1].stop()
         self.shipper, self.leader = build(settings, home, self.intake.look_after)
         self.leader.publish = self._publish
         self.shipper.start()
@@ -67,9 +66,8 @@ class Embedded(Roles):
     def totals(self) -> Mapping[tuple[str, str], int]:
         """(outcome, reason) → events, as runtime.Runtime.event_totals."""
         totals = Counter(self.intake.totals())
-        totals.update(super().totals())
-        for shipper in self._former:
-            totals.update(Roles(shipper).totals())
+        for part in (super().totals(), *(each.totals() for each in self._former)):
+            totals.update(part)
         return totals if any(totals.values()) else {}
 
     def sync(self) -> Future[bool]:

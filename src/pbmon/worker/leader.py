@@ -135,16 +135,20 @@ class Leader:
             return not self._stopped
 
     def _close(self) -> None:
+        self._leave_store()
+        if self._leadership is not None:
+            self._leadership.close()
+            self._leadership = None
+        self.is_leading = False
+
+    def _leave_store(self) -> None:
         for each in (
-            self._figures, self._deliveries, self._runs, self._conversions, self._leadership,
-            *self._destinations,
+            self._figures, self._deliveries, self._runs, self._conversions, *self._destinations
         ):  # fmt: skip
             if each is not None:
                 each.close()
         self._figures = self._deliveries = self._runs = self._conversions = None
-        self._leadership = None
         self._destinations = []
-        self.is_leading = False
 
     def _try_round(self, *, wholly: bool = True) -> None:
         """wholly: not only the figures, which somebody waits for."""
@@ -158,7 +162,7 @@ class Leader:
                 while self.deliver() and not self._stopped:
                     self.read_figures()
         except StoreError as error:
-            self._close()  # what is opened next asks the store anew for its version
+            self._leave_store()  # what is opened next asks it anew for its version
             self._again_at_s = time.monotonic() + _AGAIN_S
             signals.tell(
                 "leader", "pbmon: the store %s. Jobs and deliveries wait meanwhile.", error

@@ -74,9 +74,6 @@ class Roles:
 
     def stop(self) -> None:
         self._ended = True  # as the last export says
-        self._stop_roles()
-
-    def _stop_roles(self) -> None:
         for role in (self.shipper, self.leader):
             if role is not None:
                 role.stop()
@@ -93,7 +90,6 @@ def build(
     """The roles by the settings. may_change_schema: in a process of their own."""
     url = store_url(settings, home)
     destinations = makers(settings, home.service)
-    rates = open_rates(settings, home)
     shipper = Shipper(
         home,
         url,
@@ -101,7 +97,7 @@ def build(
         outbox_url=url_of("outbox_url", settings.outbox_url),
         destinations=tuple(destinations),
         base_currency=settings.base_currency,
-        rates=rates,
+        rates=open_rates(settings, home),
         portion=portion,
         every_second=every_second,
     )
@@ -111,5 +107,5 @@ def build(
         list(destinations.values()),
         may_lead=lambda: shipper.is_on_duty and may_be_there(url),
         may_change_schema=may_change_schema,
-        rates=rates,
+        rates=open_rates(settings, home),
     )
