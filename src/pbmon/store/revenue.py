@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _KEYS = ("kind", "sign", "currency", "exponent")
 _SUMS = ("transactions", "amount_minor", "base_minor", "unconverted")
 _CHARGE_STATUSES = catalog.TRANSACTION_STATUS.values
-_HELD = literal_column(f"'{HELD}'")
+_HELD: ColumnElement[str] = literal_column(f"'{HELD}'")
 """As it stands in the index: SQLite uses that for no value that is bound."""
 
 _SIGNS = {metric: sign for sign, metric in ((1, catalog.REVENUE), (-1, catalog.REFUNDS))}
