@@ -276,15 +276,15 @@ def test_a_refund_before_its_charge_in_one_transaction(books, engine):
 
 
 def test_of_those_held_what_fits_in_the_order_in_which_it_was_said(books, engine, caplog):
-    books.write(refund("r3", 900, at=NOON + 3), refund("r1", 600, at=NOON + 1))
+    books.write(refund("first", 900, at=NOON + 3), refund("third", 600, at=NOON + 1))
     books.write(refund("r4", 1, "EUR", at=NOON + 4))
-    assert books.write(transaction(), refund("r2", 400, at=NOON + 2)) == {"": 2}
+    assert books.write(transaction(), refund("second", 400, at=NOON + 2)) == {"": 2}
     assert earned(engine) == (1000, 1000)
     assert conflicts(engine) == [
-        ("refund", "r3", "over_refund", 900), ("refund", "r4", "other_currency", 1),
+        ("refund", "first", "over_refund", 900), ("refund", "r4", "other_currency", 1),
     ]  # fmt: skip
     assert "the refunds of a charge are more than the charge" in caplog.text
-    assert {row.key for row in rows(engine)} == {"c1", "r1", "r2"}
+    assert {row.key for row in rows(engine)} == {"c1", "third", "second"}
     check_books(engine)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pbmon import signals
 from pbmon.money import Rates
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def convert_waiting(conversions: Conversions, rates: Rates) -> int:
         return 0
     refresh = getattr(rates, "refresh", None)
     if refresh is not None:
-        refresh(wanted)
+        with signals.guard("fetching rates"):
+            refresh(wanted)
     converted = 0
     while True:
         done = conversions.convert(rates, _AT_ONCE)
