@@ -174,11 +174,16 @@ def test_the_leader_converts_what_waits(write, url, engine):
     assert earned(engine) == (2500, 0)
     assert set(leader.succeeded_at) == {"conversions"}
     write(transaction(key="c2", amount=100, currency="EUR"))
-    leader.convert()  # only now and then
-    assert earned(engine) == (2500, 0)
+    leader.convert()  # what is new, at once
+    assert earned(engine) == (5000, 0)
+    write(transaction(key="c3", amount=100, currency="VND"))
+    leader.convert()
+    leader._rates = TableOfRates(VND="1")
+    leader.convert()  # what had no rate, only now and then
+    assert earned(engine) == (5000, 0)
     leader._conversions_at_s = 0.0
     leader.convert()
-    assert earned(engine) == (5000, 0)
+    assert earned(engine) == (5100, 0)
     leader._close()
 
 

@@ -36,6 +36,8 @@ class Bundled:
         self._loaded = False
 
     def rate(self, currency: str, base: str, day: date) -> Rate | None:
+        if not self._loaded:
+            self._load()
         # A row is its day, a comma and more: "~" comes after all of them.
         place = bisect_right(self._rows, f"{day.isoformat()}~")
         if place == 0:

@@ -63,6 +63,12 @@ def open_rates(settings: Settings, home: Home) -> Rates:
     return Chosen((bundled,) if first is None else (first, bundled))
 
 
+def at_hand(settings: Settings) -> Rates | None:
+    """The rates by the settings where they are the bundled ones, which need no refresh(); else
+    None, for what another source says comes first."""
+    return Bundled(settings.rates_max_age_days) if settings.rates == "ecb" else None
+
+
 def _first(settings: Settings, home: Home) -> Rates | None:
     if settings.rates != "url" and settings.rates_url is not None:
         signals.tell(

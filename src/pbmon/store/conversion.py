@@ -9,8 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from opentelemetry.instrumentation.utils import suppress_instrumentation
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from pbmon import money, signals
 from pbmon.money import Rate, Rates
@@ -20,7 +19,7 @@ from pbmon.store.access import asking
 from pbmon.store.engine import reading
 from pbmon.store.lines import Line
 from pbmon.store.schema import DAY
-from pbmon.store.tables import insert_of, meta, transactions
+from pbmon.store.tables import insert_of, ledger_totals, meta, transactions
 from pbmon.store.totals import Totals
 
 if TYPE_CHECKING:
@@ -183,9 +182,19 @@ class Conversions:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    def waiting(self) -> int:
+        """How many transactions that count are not converted, of a few rows of totals."""
+        query = select(func.coalesce(func.sum(ledger_totals.c.unconverted), 0))
+
+        def ask() -> int:
+            with reading(self._engine).connect() as connection:
+                return int(connection.execute(query).scalar_one())
+
+        return asking(ask)
+
     def wanted(self) -> list[tuple[str, dt.date]]:
         def ask() -> list[tuple[str, dt.date]]:
-            with suppress_instrumentation(), reading(self._engine).connect() as connection:
+            with reading(self._engine).connect() as connection:
                 return wanted(connection)
 
         return asking(ask)
@@ -194,7 +203,7 @@ class Conversions:
         """As convert_waiting()."""
 
         def attempt() -> int:
-            with suppress_instrumentation(), self._engine.begin() as connection:
+            with self._engine.begin() as connection:
                 return convert_waiting(connection, rates, limit)
 
         return asking(attempt)

@@ -16,16 +16,14 @@ _AT_ONCE = 1000
 def convert_waiting(conversions: Conversions, rates: Rates) -> int:
     """Convert what has a rate by now; how many. Raises StoreError.
 
-    Rates that have `refresh(wanted)` are asked to fetch those of the currencies and days that are
-    waited for, outside of any transaction.
+    Those of the currencies and days that are waited for are fetched first, outside of any
+    transaction.
     """
     wanted = conversions.wanted()
     if not wanted:
         return 0
-    refresh = getattr(rates, "refresh", None)
-    if refresh is not None:
-        with signals.guard("fetching rates"):
-            refresh(wanted)
+    with signals.guard("fetching rates"):
+        rates.refresh(wanted)
     converted = 0
     while True:
         done = conversions.convert(rates, _AT_ONCE)

@@ -91,6 +91,8 @@ class Leader:
         self._figures: Figures | None = None
         self._conversions: Conversions | None = None
         self._figures_at_s = self._jobs_at_s = self._conversions_at_s = 0.0
+        self._rateless = -1
+        """Transactions that wait although they were looked at; -1: none was yet."""
         self._clocks_apart_s: float | None = None
         self._steady_at_s = 0.0
         self._destinations: list[Destination] = []
@@ -269,13 +271,17 @@ class Leader:
         return now_s < self._steady_at_s
 
     def convert(self) -> None:
-        """Money that waited for a rate which is known by now, looked at every ten minutes. Raises
+        """Money that waits for a rate: what came since, and every ten minutes what had none. Raises
         StoreError."""
-        if self._rates is None or time.monotonic() < self._conversions_at_s:
+        if self._rates is None:
             return
         if self._conversions is None:
             self._conversions = open_conversions(self._url)
+        waiting = self._conversions.waiting()
+        if waiting == self._rateless and time.monotonic() < self._conversions_at_s:
+            return
         convert_waiting(self._conversions, self._rates)
+        self._rateless = self._conversions.waiting()
         self.succeeded_at["conversions"] = time.time()
         self._conversions_at_s = time.monotonic() + _CONVERSIONS_EVERY_S
 

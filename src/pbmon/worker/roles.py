@@ -10,7 +10,7 @@ from opentelemetry.metrics import Meter, Observation
 
 from pbmon import catalog, signals
 from pbmon.outbound import url_of
-from pbmon.rates.chosen import open_rates
+from pbmon.rates.chosen import at_hand, open_rates
 from pbmon.settings import Settings
 from pbmon.spool.directory import Home
 from pbmon.store.access import may_be_there
@@ -97,7 +97,7 @@ def build(
         outbox_url=url_of("outbox_url", settings.outbox_url),
         destinations=tuple(destinations),
         base_currency=settings.base_currency,
-        rates=open_rates(settings, home),
+        rates=at_hand(settings),
         portion=portion,
         every_second=every_second,
     )
