@@ -165,11 +165,8 @@ class EventSink(Protocol):
         """A person's decision on a purpose."""
 
 
-class StoreReader(Protocol):
-    """Figures read from a database."""
-
-    def active_users(self) -> Mapping[str, int]:
-        """Window (24h, 7d, 30d) → users active within it."""
+class StoreError(Exception):
+    """The store can't be used now; the text says why and the remedy, and follows its URL."""
 
 
 class Figure(NamedTuple):
@@ -251,7 +248,8 @@ class Runtime:
     revenue: RevenueSink | None = None
     features: FeatureSink | None = None
     events: EventSink | None = None
-    store: StoreReader | None = None
+    reader: Callable[[], Any] | None = None
+    """Opens the store for figures: a pbmon.store.reader.Reader. Raises StoreError."""
     refusals: Callable[[str, str], None] = lambda call, reason: None
     """Counts a call of the API that was refused: (call, reason)."""
     flush: Callable[[float], bool] = lambda timeout_s: True

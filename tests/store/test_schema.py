@@ -48,7 +48,7 @@ def test_a_store_is_made_once(empty_url):
     assert schema.upgrade(engine) is State.CURRENT
     with engine.connect() as connection:
         assert connection.execute(tables.meta.select()).all() == before
-    assert {row.key for row in before} == {"store_id", "pepper", "people_version"}
+    assert {row.key for row in before} == {"store_id", "pepper", "people_version", "timezone"}
     engine.dispose()
 
 

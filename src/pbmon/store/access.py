@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pbmon import privacy, signals
+from pbmon.runtime import StoreError as StoreError  # noqa: PLC0414 - part of what this offers
 from pbmon.store import engine
 from pbmon.store.engine import DriverError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pbmon.store.jobs import Runs
     from pbmon.store.outbox import Drain
     from pbmon.store.queries import Queries
+    from pbmon.store.reader import Reader
     from pbmon.store.schema import State
     from pbmon.store.writer import Writer
 
@@ -24,10 +26,6 @@ _T = TypeVar("_T")
 
 PATIENCE_S = 30.0
 """How long a statement of a writer may take, before it is tried anew."""
-
-
-class StoreError(Exception):
-    """The store can't be used now; the text says why and the remedy, and follows its URL."""
 
 
 class Leadership(Protocol):
@@ -74,11 +72,11 @@ def open_engine(url: str, *, patience_s: float = 0.0) -> Engine:
         raise StoreError(f"can't be made ({error.strerror})") from None
 
 
-def open_writer(url: str, basis: str, **options: Any) -> Writer:
-    """A writer into the store; options: of Writer. One in SQLite is made or upgraded first.
-    Raises StoreError."""
+def open_writer(url: str, basis: str, *, timezone: str = "UTC", **options: Any) -> Writer:
+    """A writer into the store; options: of Writer. One in SQLite is made or upgraded first, with
+    this zone for the days of people. Raises StoreError."""
     made = open_engine(url, patience_s=PATIENCE_S)
-    _require_current(made, makes=made.dialect.name == "sqlite")
+    _require_current(made, makes=timezone if made.dialect.name == "sqlite" else None)
     with signals.importing:
         from pbmon.store.writer import Writer
     return asking(lambda: Writer(made, basis, **options))
@@ -121,6 +119,18 @@ def open_runs(url: str) -> Runs:
     return Runs(made)
 
 
+def open_reader(url: str) -> Reader:
+    """The figures of a store, for the application. Raises StoreError."""
+    if not may_be_there(url):
+        raise StoreError("is made by the first event, and none is there yet")
+    with signals.importing:
+        from pbmon.store.reader import LIMIT_S, Reader
+
+    made = open_engine(url, patience_s=LIMIT_S)
+    _require_current(made)
+    return Reader(made)
+
+
 def open_leadership(url: str) -> Leadership:
     """The role of a store's leader. Raises StoreError."""
     from pbmon.store.leadership import FileLock, ServerLock
@@ -150,12 +160,13 @@ def make_outbox(made: Engine) -> str:
     return "has the outbox"
 
 
-def upgrade(made: Engine) -> str:
-    """Make or upgrade the tables; what was done, in words. Raises StoreError."""
+def upgrade(made: Engine, timezone: str) -> str:
+    """Make or upgrade the tables; what was done, in words. timezone: of the days of people in a
+    store that is made. Raises StoreError."""
     from pbmon.store import schema
     from pbmon.store.schema import State
 
-    before = asking(lambda: schema.upgrade(made))
+    before = asking(lambda: schema.upgrade(made, timezone))
     if before is State.NEWER:
         _judge(before)
     done = {State.ABSENT: "was made", State.OLDER: "was upgraded"}
@@ -170,14 +181,15 @@ def read(made: Engine) -> Queries:
     return Queries(made)
 
 
-def _require_current(made: Engine, *, makes: bool = False) -> None:
-    """makes: make or upgrade it first. Raises StoreError, and leaves no connection then."""
+def _require_current(made: Engine, *, makes: str | None = None) -> None:
+    """makes: make or upgrade it first, with this zone. Raises StoreError, and leaves no connection
+    then."""
     with signals.importing:
         from pbmon.store import schema
 
     def look() -> State:
-        if makes:
-            schema.upgrade(made)
+        if makes is not None:
+            schema.upgrade(made, makes)
         with engine.reading(made).connect() as connection:
             return schema.state(connection)
 

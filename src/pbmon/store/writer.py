@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import bindparam, select, text, update
 
-from pbmon import privacy
+from pbmon import growth, privacy
 from pbmon.spool.entries import Consent, Event, Link, UnreadableError, decode
 from pbmon.spool.ledger import Position
 from pbmon.store import schema
@@ -36,6 +36,7 @@ from pbmon.store.tables import (
     meta,
     sessions,
     subject_days,
+    subject_firsts,
     subjects,
 )  # fmt: skip
 
@@ -125,21 +126,22 @@ class Writer:
         destinations: Sequence[str] = (),
         pepper: bytes | None = None,
     ) -> None:
-        """The tables must be there. Raises SQLAlchemyError."""
+        """The tables must be there. Raises SQLAlchemyError, StoreError."""
         self._engine = engine
         self.basis = basis
         self.sharing = sharing
         self.destinations = tuple(destinations)
         self.is_postgresql = engine.dialect.name == "postgresql"
         self.insert = insert_of(engine)
-        if pepper is None:
-            with suppress_instrumentation(), reading(engine).connect() as connection:
+        with suppress_instrumentation(), reading(engine).connect() as connection:
+            if pepper is None:
                 pepper = bytes.fromhex(connection.execute(_META, {"key": "pepper"}).scalar_one())
+            self.zone = schema.zone(connection)
         self.lookup = lru_cache(_CACHED)(partial(privacy.lookup, pepper))
         self.session = lru_cache(_CACHED)(partial(privacy.session_pseudonym, pepper))
         self.people: dict[str, Person] = {}
         self.people_version: str | None = None
-        self.days: set[tuple[int, bytes]] = set()
+        self.days: set[tuple[dt.date, bytes]] = set()
         """Of subject_days, those that are stored for certain."""
 
     def position(self, source: str) -> Position:
@@ -205,7 +207,7 @@ class Batch:
         """Source, id, whether it may come again under this id, and content."""
         self._links: list[tuple[str, Link]] = []
         self._consents: list[tuple[str, Consent]] = []
-        self._days: set[tuple[int, bytes]] = set()
+        self._days: set[tuple[dt.date, bytes]] = set()
         self._people: dict[str, Person] = {}
         self._books: dict[type, Book] = {}
         for portion in portions:
@@ -258,6 +260,7 @@ class Batch:
         if rows:
             self._store_events(connection, rows)
             self._store_totals(connection, rows)
+            self._store_days(connection, rows)
             self._store_deliveries(connection, rows)
         for book in self._books.values():
             book.store(connection)
@@ -483,17 +486,32 @@ class Batch:
             # In one order in every transaction: two of them never wait for each other.
             [{"hour": h, "name": n, "events": count} for (h, n), count in sorted(totals.items())],
         )
+
+    def _store_days(self, connection: Connection, rows: Sequence[_Row]) -> None:
+        """On which local days whose rows are, and their first ones."""
+        zone = self.writer.zone
         self._days = {
-            (row.occurred_at // DAY, row.subject) for row in rows if row.subject is not None
+            (growth.day_of(row.occurred_at, zone), row.subject)
+            for row in rows
+            if row.subject is not None
         } - self.writer.days
-        if self._days:
-            connection.execute(
-                self.writer.insert(subject_days).on_conflict_do_nothing(),
-                [
-                    {"day": _EPOCH + dt.timedelta(days=day), "subject": subject}
-                    for day, subject in sorted(self._days)
-                ],
-            )
+        if not self._days:
+            return
+        days = sorted(self._days)
+        connection.execute(
+            self.writer.insert(subject_days).on_conflict_do_nothing(),
+            [{"day": day, "subject": subject} for day, subject in days],
+        )
+        firsts = {subject: day for day, subject in reversed(days)}
+        first = self.writer.insert(subject_firsts)
+        connection.execute(
+            first.on_conflict_do_update(
+                index_elements=["subject"],
+                set_={"day": first.excluded.day},
+                where=first.excluded.day < subject_firsts.c.day,
+            ),
+            [{"subject": subject, "day": day} for subject, day in sorted(firsts.items())],
+        )
 
     def _store_deliveries(self, connection: Connection, rows: Sequence[_Row]) -> None:
         """What may go to destinations: nobody's events, and those of people who agree."""
@@ -529,7 +547,6 @@ class Batch:
 BOOKS: Mapping[type, Callable[[Batch], Book]] = {}
 """Kind of entry → what keeps it, for each that is none of the writer's own."""
 
-_EPOCH = dt.date(1970, 1, 1)
 _PLACE = struct.Struct(">II")
 _META = select(meta.c.value).where(meta.c.key == bindparam("key"))
 _PEOPLE = select(

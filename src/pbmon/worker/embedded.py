@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import Meter, Observation
 
-from pbmon import catalog, signals
+from pbmon import catalog, privacy, signals
 from pbmon.business.intake import Intake
 from pbmon.settings import Settings
 from pbmon.spool import journal
-from pbmon.spool.directory import Home
-from pbmon.store.access import may_be_there
+from pbmon.spool.directory import Home, UnusableError
+from pbmon.store.access import StoreError, may_be_there, open_reader
 from pbmon.worker.leader import Leader
 from pbmon.worker.shipper import PORTION, Shipper
 from pbmon.worker.targets import makers
 from pbmon.worker.urls import store_url, url_of
+
+if TYPE_CHECKING:
+    from pbmon.store.reader import Reader
 
 
 class Embedded:
@@ -31,6 +35,8 @@ class Embedded:
         self.intake = Intake(self._open_home, self._begin)
         self.shipper: Shipper | None = None
         self.leader: Leader | None = None
+        self._reader: Reader | None = None
+        signals.enlist(self)
 
     def _open_home(self) -> Home:
         return journal.open_home(self._settings().state_dir, self._service())
@@ -41,6 +47,26 @@ class Embedded:
             self.shipper, self.leader = build(settings, home, self.intake.look_after)
             self.shipper.start()
             self.leader.start()
+
+    def reader(self) -> Reader:
+        """The store's figures, opened at the first use. Raises StoreError."""
+        if self._reader is None:
+            try:
+                home = self._open_home()
+            except UnusableError as error:
+                raise StoreError(f"has no state directory: {error}") from None
+            url = store_url(self._settings(), home)
+            try:
+                self._reader = open_reader(url)
+            except StoreError as error:
+                raise StoreError(f"{privacy.mask_url(url)} {error}") from None
+        return self._reader
+
+    def forget(self) -> None:
+        """In a forked child: the reader's connections are the parent's."""
+        if self._reader is not None:
+            self._reader.let_go()
+        self._reader = None
 
     def install(self, meter: Meter) -> None:
         signals.observe(catalog.STORE_LAG, self._lag, meter=meter, instant=True)
@@ -78,6 +104,8 @@ class Embedded:
         for role in (self.shipper, self.leader):
             if role is not None:
                 role.stop()
+        if self._reader is not None:
+            self._reader.close()
 
 
 def build(
@@ -98,6 +126,7 @@ def build(
         outbox_url=url_of("outbox_url", settings.outbox_url),
         destinations=tuple(destinations),
         portion=portion,
+        timezone=settings.timezone,
         every_second=every_second,
     )
     return shipper, Leader(

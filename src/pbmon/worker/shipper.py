@@ -44,7 +44,7 @@ NOTHING = b""
 class Shipper:
     """url: of the store; outbox_url: of the outbox, if it is not in a store of PostgreSQL.
     consent: purpose → legal basis. destinations: names of those that are to get what is stored.
-    portion: items of a transaction.
+    portion: items of a transaction. timezone: of the days of people, where it makes the store.
 
     every_second: called in its thread, whether or not this process is the shipper.
     """
@@ -58,6 +58,7 @@ class Shipper:
         outbox_url: str | None = None,
         destinations: Sequence[str] = (),
         portion: int = PORTION,
+        timezone: str = "UTC",
         every_second: Callable[[], None] = lambda: None,
     ) -> None:
         self._home = home
@@ -66,6 +67,7 @@ class Shipper:
         self._destinations = destinations
         self._outbox_url = outbox_url or (url if url.startswith("postgres") else None)
         self._portion = portion
+        self._timezone = timezone
         self._every_second = every_second
         self._begin()
         signals.enlist(self)
@@ -316,6 +318,7 @@ class Shipper:
                 self._consent["analytics"],
                 sharing=self._consent["sharing"],
                 destinations=self._destinations,
+                timezone=self._timezone,
             )
         return self._writer
 
