@@ -42,14 +42,19 @@ def _cohort(
     size = connection.execute(
         select(func.count()).select_from(subject_firsts).where(*came)
     ).scalar_one()
-    place = (_number(at, period) - _number_of(begin, period)).label("place")
-    active = func.count(subject_days.c.subject.distinct()).label("active")
-    query = (
-        select(place, active)
+    # Once for each period: to count different people itself, PostgreSQL would sort all the days.
+    periods = (
+        select(
+            subject_days.c.subject,
+            (_number(at, period) - _number_of(begin, period)).label("place"),
+        )
         .join_from(subject_firsts, subject_days, subject_firsts.c.subject == subject_days.c.subject)
         .where(*came, at >= later, at < after)
-        .group_by(place)
+        .distinct()
+        .subquery()
     )
+    place = periods.c.place
+    query = select(place, func.count().label("active")).group_by(place)
     people = {}
     if count:
         people = {row.place: row.active for row in connection.execute(query)}
