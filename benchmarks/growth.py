@@ -28,16 +28,23 @@ END = dt.date(2026, 11, 24)
 DAYS = 365
 
 _PEOPLE = """
-INSERT INTO pbmon.subject_firsts (subject, day)
-SELECT decode(md5(n::text), 'hex'), :end - (n % :days)::int FROM generate_series(1, :people) n
+INSERT INTO pbmon.subject_activity (subject, first_day, last_day)
+SELECT decode(md5(n::text), 'hex'), day, day
+FROM generate_series(1, :people) n, LATERAL (SELECT :end - (n % :days)::int) first (day)
 """
 # One day in ten by a hash, so that it is the same each time; the first one always.
 _ACTIVE = """
 INSERT INTO pbmon.subject_days (day, subject)
 SELECT at::date, subject
-FROM pbmon.subject_firsts, generate_series(day, :end, interval '1 day') days (at)
-WHERE at::date = day OR hashtext(encode(subject, 'hex') || at::date::text) % 10 = 0
+FROM pbmon.subject_activity, generate_series(first_day, :end, interval '1 day') days (at)
+WHERE at::date = first_day OR hashtext(encode(subject, 'hex') || at::date::text) % 10 = 0
 ORDER BY 1
+"""
+
+_LAST = """
+UPDATE pbmon.subject_activity a SET last_day = d.day
+FROM (SELECT subject, max(day) AS day FROM pbmon.subject_days GROUP BY 1) d
+WHERE d.subject = a.subject
 """
 
 
@@ -45,6 +52,7 @@ def fill(connection: Connection, people: int) -> int:
     """The rows of activity there are then."""
     connection.execute(text(_PEOPLE), {"people": people, "end": END, "days": DAYS})
     connection.execute(text(_ACTIVE), {"end": END})
+    connection.execute(text(_LAST))
     return int(connection.execute(text("SELECT count(*) FROM pbmon.subject_days")).scalar_one())
 
 

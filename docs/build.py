@@ -173,6 +173,12 @@ def _described() -> Iterator[tuple[str, Callable[..., object]]]:
                 yield f"{name}.{method}", getattr(public, method)
 
 
+def _signature(described: Callable[..., object]) -> str:
+    if isinstance(described, type) and issubclass(described, Exception):
+        return ""  # the application catches it, and makes none
+    return str(inspect.signature(described))
+
+
 def api() -> str:
     """Every public name, by its signature and docstring."""
     parts = [
@@ -182,7 +188,7 @@ def api() -> str:
     ]
     for name, described in _described():
         # Annotations are kept as text, which inspect shows in quotes.
-        signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(described)))
+        signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", _signature(described))
         doc = inspect.getdoc(described) or ""
         parts.append(f"## {name}\n\n```python\n{name}{signature}\n```\n\n```text\n{doc}\n```")
     return "\n\n".join(parts) + "\n"

@@ -168,8 +168,8 @@ def test_days_that_were_counted_before_growth_are_kept_as_days_of_utc(empty_url,
     assert schema.upgrade(engine, "Europe/Berlin") is State.OLDER
     with engine.connect() as connection:
         assert schema.timezone(connection) == ("UTC" if with_days else "Europe/Berlin")
-        firsts = connection.execute(tables.subject_firsts.select()).all()
-    assert [tuple(first) for first in firsts] == [(bytes(16), earlier)] * with_days
+        found = connection.execute(tables.subject_activity.select()).all()
+    assert [tuple(row) for row in found] == [(bytes(16), earlier, day)] * with_days
     engine.dispose()
 
 

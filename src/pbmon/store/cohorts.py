@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Integer, cast, extract, func, select
 
 from pbmon.growth import Cohort, following, period_of
 from pbmon.store.queries import told
-from pbmon.store.tables import subject_days, subject_firsts
+from pbmon.store.tables import subject_activity, subject_days
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -36,11 +36,11 @@ def _cohort(
     connection: Connection, begin: dt.date, after: dt.date, period: str, count: int
 ) -> Cohort:
     """count: of the periods that follow, up to the day `after`."""
-    first, at = subject_firsts.c.day, subject_days.c.day
+    first, at = subject_activity.c.first_day, subject_days.c.day
     later = following(begin, period)
     came = (first >= begin, first < later)
     size = connection.execute(
-        select(func.count()).select_from(subject_firsts).where(*came)
+        select(func.count()).select_from(subject_activity).where(*came)
     ).scalar_one()
     # Once for each period: to count different people itself, PostgreSQL would sort all the days.
     periods = (
@@ -48,7 +48,9 @@ def _cohort(
             subject_days.c.subject,
             (_number(at, period) - _number_of(begin, period)).label("place"),
         )
-        .join_from(subject_firsts, subject_days, subject_firsts.c.subject == subject_days.c.subject)
+        .join_from(
+            subject_activity, subject_days, subject_activity.c.subject == subject_days.c.subject
+        )
         .where(*came, at >= later, at < after)
         .distinct()
         .subquery()

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import func, select, text
+from sqlalchemy import Executable, Select, and_, case, exists, func, select, text
 
 from pbmon import catalog
 from pbmon.growth import ACTIVITY, LOOK_BACK, MONTH, UserGrowth
 from pbmon.runtime import Figure
 from pbmon.store import schema
-from pbmon.store.tables import growth_snapshots, insert_of, meta, subject_days, subject_firsts
+from pbmon.store.tables import growth_snapshots, insert_of, meta, subject_activity, subject_days
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -28,55 +29,75 @@ def snapshot(connection: Connection, day: dt.date) -> UserGrowth:
     if connection.dialect.name == "postgresql":
         # A group for each person: beyond its default, sorted on the disk.
         connection.execute(text("SET LOCAL work_mem = '256MB'"))
-    recent = connection.execute(_recent(day)).one()
-    first = subject_firsts.c.day
-    new, total = connection.execute(
-        select(func.count().filter(first == day), func.count()).where(first <= day)
-    ).one()
+    people = connection.execute(_people(day)).one()
     return UserGrowth(
         day=day,
         source=ACTIVITY,
         timezone=schema.timezone(connection),
-        new=new,
-        active_24h=recent.active_24h,
-        active_7d=recent.active_7d,
-        active_30d=recent.active_30d,
-        churned=recent.churned,
-        before=recent.before,
-        total=total,
-        reactivated=recent.came - new,
+        new=people.new,
+        active_24h=people.active_24h,
+        active_7d=people.active_7d,
+        active_30d=people.active_30d,
+        churned=people.churned,
+        before=connection.execute(_before(day)).scalar_one(),
+        total=people.total,
+        reactivated=connection.execute(_reactivated(day)).scalar_one(),
         computed_at=schema.now(),
     )
 
 
-def _recent(day: dt.date) -> Any:
-    """By three days of each person: the newest, the oldest, the newest but for this one."""
-
-    def back(days: int) -> dt.date:
-        return day - dt.timedelta(days=days)
-
+def _people(day: dt.date) -> Executable:
+    """By the newest of each person's days up to this one: their last, but for those who have been
+    active since, few where it was yesterday."""
+    known = subject_activity.c
+    back = _back(day)
     at = subject_days.c.day
+    earlier = (
+        select(func.max(at))
+        .where(subject_days.c.subject == known.subject, at <= day)
+        .scalar_subquery()
+    )
     people = (
         select(
-            func.max(at).label("newest"),
-            func.min(at).label("oldest"),
-            func.max(at).filter(at < day).label("previous"),
+            known.first_day,
+            case((known.last_day <= day, known.last_day), else_=earlier).label("newest"),
         )
-        .where(at > back(LOOK_BACK), at <= day)
-        .group_by(subject_days.c.subject)
+        .where(known.first_day <= day)
         .subquery()
     )
-    newest, previous = people.c.newest, people.c.previous
+    newest = people.c.newest
     return select(
+        func.count().filter(people.c.first_day == day).label("new"),
         func.count().filter(newest == day).label("active_24h"),
         func.count().filter(newest > back(7)).label("active_7d"),
         func.count().filter(newest > back(MONTH)).label("active_30d"),
-        func.count().filter(newest <= back(MONTH)).label("churned"),
-        func.count().filter(people.c.oldest <= back(MONTH)).label("before"),
-        func.count()
-        .filter(newest == day, (previous.is_(None)) | (previous < back(MONTH)))
-        .label("came"),
+        func.count().filter(newest > back(LOOK_BACK), newest <= back(MONTH)).label("churned"),
+        func.count().label("total"),
     )
+
+
+def _before(day: dt.date) -> Select[Any]:
+    at, back = subject_days.c.day, _back(day)
+    within = and_(at > back(LOOK_BACK), at <= back(MONTH))
+    people = select(subject_days.c.subject).where(within).distinct().subquery()
+    return select(func.count()).select_from(people)
+
+
+def _reactivated(day: dt.date) -> Select[Any]:
+    at, earlier = subject_days.c, subject_days.alias().c
+    was_active = exists().where(
+        earlier.subject == at.subject, earlier.day >= _back(day)(MONTH), earlier.day < day
+    )
+    return (
+        select(func.count())
+        .select_from(subject_days)
+        .join(subject_activity, subject_activity.c.subject == at.subject)
+        .where(at.day == day, subject_activity.c.first_day < day, ~was_active)
+    )
+
+
+def _back(day: dt.date) -> Callable[[int], dt.date]:
+    return lambda days: day - dt.timedelta(days=days)
 
 
 def keep(connection: Connection, growth: UserGrowth) -> None:

@@ -110,14 +110,15 @@ subject_days = Table(
 )
 """Days, in the store's zone, on which a subject did anything."""
 
-subject_firsts = Table(
-    "subject_firsts",
+subject_activity = Table(
+    "subject_activity",
     metadata,
     Column("subject", Id, primary_key=True),
-    Column("day", Date, nullable=False, index=True),
+    Column("first_day", Date, nullable=False, index=True),
+    Column("last_day", Date, nullable=False),
     sqlite_with_rowid=False,
 )
-"""The first day on which a subject did anything; kept when `subject_days` are not."""
+"""The first and the last of them; kept when `subject_days` are not."""
 
 growth_snapshots = Table(
     "growth_snapshots",

@@ -19,7 +19,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
-from sqlalchemy import bindparam, select, text, update
+from sqlalchemy import bindparam, case, select, text, update
 
 from pbmon import growth, privacy
 from pbmon.spool.entries import Consent, Event, Link, UnreadableError, decode
@@ -35,8 +35,8 @@ from pbmon.store.tables import (
     insert_of,
     meta,
     sessions,
+    subject_activity,
     subject_days,
-    subject_firsts,
     subjects,
 )  # fmt: skip
 
@@ -488,7 +488,7 @@ class Batch:
         )
 
     def _store_days(self, connection: Connection, rows: Sequence[_Row]) -> None:
-        """On which local days whose rows are, and their first ones."""
+        """On which local days whose rows are; the first and the last of each person."""
         zone = self.writer.zone
         self._days = {
             (growth.day_of(row.occurred_at, zone), row.subject)
@@ -502,15 +502,28 @@ class Batch:
             self.writer.insert(subject_days).on_conflict_do_nothing(),
             [{"day": day, "subject": subject} for day, subject in days],
         )
-        firsts = {subject: day for day, subject in reversed(days)}
-        first = self.writer.insert(subject_firsts)
+        first = {subject: day for day, subject in reversed(days)}
+        last = {subject: day for day, subject in days}
+        known = subject_activity.c
+        add = self.writer.insert(subject_activity)
+        came = add.excluded
         connection.execute(
-            first.on_conflict_do_update(
+            add.on_conflict_do_update(
                 index_elements=["subject"],
-                set_={"day": first.excluded.day},
-                where=first.excluded.day < subject_firsts.c.day,
+                set_={
+                    "first_day": case(
+                        (came.first_day < known.first_day, came.first_day), else_=known.first_day
+                    ),
+                    "last_day": case(
+                        (came.last_day > known.last_day, came.last_day), else_=known.last_day
+                    ),
+                },
+                where=(came.first_day < known.first_day) | (came.last_day > known.last_day),
             ),
-            [{"subject": subject, "day": day} for subject, day in sorted(firsts.items())],
+            [
+                {"subject": subject, "first_day": first[subject], "last_day": last[subject]}
+                for subject in sorted(first)
+            ],
         )
 
     def _store_deliveries(self, connection: Connection, rows: Sequence[_Row]) -> None:

@@ -1,4 +1,4 @@
-"""Growth: first days, snapshots, and the zone that days of people are counted in."""
+"""Growth: first and last days, snapshots, and the zone that days of people are counted in."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ FIGURES = (
 
 def upgrade() -> None:
     op.create_table(
-        "subject_firsts",
+        "subject_activity",
         sa.Column("subject", Id, primary_key=True),
-        sa.Column("day", sa.Date, nullable=False),
+        sa.Column("first_day", sa.Date, nullable=False),
+        sa.Column("last_day", sa.Date, nullable=False),
         schema=SCHEMA,
         sqlite_with_rowid=False,
     )
@@ -35,13 +36,15 @@ def upgrade() -> None:
     )
     place = f"{SCHEMA}." if op.get_bind().dialect.name == "postgresql" else ""
     op.execute(
-        f"INSERT INTO {place}subject_firsts (subject, day)"
-        f" SELECT subject, min(day) FROM {place}subject_days GROUP BY subject"
+        f"INSERT INTO {place}subject_activity (subject, first_day, last_day)"
+        f" SELECT subject, min(day), max(day) FROM {place}subject_days GROUP BY subject"
     )
     # Days that are there were counted in UTC; a new store counts in the zone of its settings.
     op.execute(
         f"INSERT INTO {place}meta (key, value) SELECT 'timezone', 'UTC'"
         f" WHERE EXISTS (SELECT 1 FROM {place}subject_days)"
     )
-    op.create_index("ix_pbmon_subject_firsts_day", "subject_firsts", ["day"], schema=SCHEMA)
+    op.create_index(
+        "ix_pbmon_subject_activity_first_day", "subject_activity", ["first_day"], schema=SCHEMA
+    )
     op.create_index("subject_days_subject", "subject_days", ["subject", "day"], schema=SCHEMA)
