@@ -63,6 +63,7 @@ def _people(day: dt.date) -> Executable:
             case((known.last_day <= day, known.last_day), else_=earlier).label("newest"),
         )
         .where(known.first_day <= day)
+        .offset(0)  # else PostgreSQL looks for the earlier one in each of the counts
         .subquery()
     )
     newest = people.c.newest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pbmon import catalog, runtime, signals
 from pbmon.growth import UserGrowth
@@ -12,8 +12,6 @@ from pbmon.settings import Settings
 from pbmon.worker.urls import url_of
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
     from pbmon.store.jobs import Runs
 
 SETTLING = dt.timedelta(minutes=5)
@@ -77,7 +75,7 @@ def _keep(runs: Runs, job: str, taken: UserGrowth, *, is_source: bool) -> bool:
     """is_source: whether these are the figures that are told."""
     from pbmon.store import growth as snapshots
 
-    def do(connection: Connection) -> None:
+    def do(connection: Any) -> None:
         snapshots.keep(connection, taken)
         if is_source:
             snapshots.rely_on(connection, taken.source)
