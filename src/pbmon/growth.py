@@ -94,7 +94,7 @@ class FeatureAdoption:
 
     uses: how often, whatever the action. people: who used it at all; adoption: as a share of those
     who did anything. viewed, clicked, completed: people who came as far, in this order. None: fewer
-    than 10 people.
+    than 10 people, or what would give them away.
     """
 
     feature: str

@@ -148,6 +148,23 @@ def test_the_ten_features_with_the_most_people(url):
     assert found[0] == FeatureAdoption("f11", None, 20, 20, 1.0, 20, None, None)
 
 
+def test_a_segment_that_is_not_told_takes_the_smallest_other_with_it(url):
+    sizes = {"pro": 20, "free": 12, "team": 9}
+    payloads = [
+        event("feature_viewed", user=f"{plan}{n}", properties={"feature": "f"},
+              segments={"plan": plan})
+        for plan, size in sizes.items()
+        for n in range(size)
+    ]  # fmt: skip
+    open_writer(url, "opt-out").write([portion(*payloads)])
+    found = open_reader(url).feature_adoption(NOON, NOON + 1, "plan")
+    assert [(each.segment, each.uses, each.people, each.viewed) for each in found] == [
+        ("pro", 20, 20, 20), ("free", 12, None, None), ("team", 9, None, None),
+    ]  # fmt: skip
+    (alone,) = open_reader(url).feature_adoption(NOON, NOON + 1, None)
+    assert alone.people == 41
+
+
 def test_fewer_than_ten_people_are_not_told(url):
     sessions = [event("a", session=str(n)) for n in range(10)]
     users = [event("b", at=NOON + 1, user=str(n), session=str(n)) for n in range(9)]

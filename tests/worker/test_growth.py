@@ -21,8 +21,6 @@ from tests.store import population
 from tests.store.conftest import BOTH, new_database
 from tests.store.test_growth import figures_of
 
-LAST = population.LAST
-
 
 def made(url):
     engine = open_engine(url)
@@ -211,7 +209,7 @@ def test_a_table_that_is_missing_is_told_and_tried_again(url, users, clock, capl
     (tmp_path / "app.db").rename(away)
     day = dt.date(2026, 11, 10)
     assert do(runs, users, now) == [("growth", day)]
-    assert "no growth figures by the table of users: sqlite:///" in caplog.text
+    assert "pbmon: job users of 2026-11-10: sqlite:///" in caplog.text
     assert "app.db is a file that is not there; check `url` in [users]" in caplog.text
     assert not (tmp_path / "app.db").exists()
     away.rename(tmp_path / "app.db")
@@ -234,8 +232,8 @@ def test_the_store_is_not_held_while_the_table_is_read(url, users, clock, monkey
     assert module.from_users(runs, users, dt.date(2026, 11, 10))
 
 
-def test_the_variable_of_the_url_that_is_not_set_is_told(url, users, monkeypatch, caplog):
+def test_the_variable_of_the_url_that_is_not_set_is_named(url):
     mapping = Users(url="env:NO_SUCH", table="users", id="id", created_at="created")
     kept = resolved(users=mapping)
-    assert not module.from_users(open_runs(url), kept, LAST)
-    assert "users.url names the variable NO_SUCH, which is not set" in caplog.text
+    with pytest.raises(module.NotTakenError, match="env:NO_SUCH, which is not set"):
+        module.from_users(open_runs(url), kept, population.LAST)

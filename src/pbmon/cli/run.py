@@ -40,6 +40,9 @@ def run(args: argparse.Namespace) -> int:
 
     def work(place: Place) -> int:
         job, runs = jobs.JOBS[args.job], open_runs(place.url)
+        if not jobs.applies(job, place.settings):
+            print(f"pbmon run: {job.name} needs the setting {job.needs}", file=sys.stderr)
+            return 1
         newest = jobs.newest_day(job, runs, place.settings, dt.datetime.now(dt.timezone.utc))
         if args.start:
             for figures in growth.backfill(runs, args.start, min(args.end or newest, newest)):
@@ -48,7 +51,11 @@ def run(args: argparse.Namespace) -> int:
                 )
             return 0
         day = args.day or newest
-        done = jobs.run(runs, job, place.settings, day)
+        try:
+            done = jobs.run(runs, job, place.settings, day)
+        except growth.NotTakenError as error:
+            print(f"pbmon run: {error}", file=sys.stderr)
+            return 1
         print(f"{args.job} for {day}: {'done' if done else 'was done before'}")
         return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import FromClause, String, cast, func, literal, select
@@ -45,7 +46,19 @@ def of(connection: Connection, start: int, end: int, segment: str | None) -> lis
         )
         for row in _rows(connection, uses, features)
     ]
-    return sorted(found, key=lambda each: features.index(each.feature))
+    by_feature = [[each for each in found if each.feature == name] for name in features]
+    return [each for segments in by_feature for each in _covered(segments)]
+
+
+def _covered(segments: list[FeatureAdoption]) -> list[FeatureAdoption]:
+    """Of one feature. One that is not told alone would be known as what the others leave of all:
+    then the smallest of them is not told either."""
+    told_ones = [each for each in segments if each.people is not None]
+    if len(segments) - len(told_ones) != 1 or not told_ones:
+        return segments
+    hidden = told_ones[-1]
+    untold = replace(hidden, people=None, adoption=None, viewed=None, clicked=None, completed=None)
+    return [untold if each is hidden else each for each in segments]
 
 
 def _uses(start: int, end: int, segment: str | None) -> FromClause:

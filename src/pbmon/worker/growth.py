@@ -18,6 +18,10 @@ SETTLING = dt.timedelta(minutes=5)
 """What is on its way at the end of a day is in the store by then."""
 
 
+class NotTakenError(Exception):
+    """The application's table can't be read now; the text says why and the remedy."""
+
+
 def ended_day(runs: Runs, now: dt.datetime) -> dt.date:
     """The newest day that is over, in the zone of the store. Raises StoreError."""
     from pbmon.store import schema
@@ -42,21 +46,20 @@ def from_activity(runs: Runs, settings: Settings, day: dt.date) -> bool:
 
 
 def from_users(runs: Runs, settings: Settings, day: dt.date) -> bool:
-    """The figures by the application's own table; whether they were taken now. A table that can't
-    be read is told, and tried again. Raises StoreError."""
+    """The figures by the application's own table; whether they were taken now. Raises StoreError,
+    NotTakenError."""
     from pbmon.store import schema
     from pbmon.store.users import UsersError, snapshot
 
-    mapping = settings.users
-    url = url_of("users.url", mapping.url) if mapping is not None else None
-    if mapping is None or url is None:
-        return False
+    assert settings.users is not None
+    url = url_of("users.url", settings.users.url)
+    if url is None:
+        raise NotTakenError(f"url of [users] is {settings.users.url}, which is not set")
     timezone = runs.read(schema.timezone)
     try:
-        taken = snapshot(mapping, url, day, timezone)
+        taken = snapshot(settings.users, url, day, timezone)
     except UsersError as error:
-        signals.tell("users", "pbmon: no growth figures by the table of users: %s", error)
-        return False
+        raise NotTakenError(str(error)) from None
     return _keep(runs, "users", taken, is_source=True)
 
 

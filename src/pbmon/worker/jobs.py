@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pbmon import signals
 from pbmon.growth import zone
 from pbmon.settings import Settings
 from pbmon.worker import growth
@@ -34,7 +35,8 @@ class Job:
     """do: the work for one day, in a transaction that notes it as done. each_day: whether every
     missed day is made up for. changes_schema: with PostgreSQL it is left to `pbmon worker` and
     `pbmon run`. take: in the place of `do`, for what must not hold the store while it reads: the
-    figures of a day that is over, in the zone of the store; whether it was done now."""
+    figures of a day that is over, in the zone of the store; whether it was done now. needs: a
+    setting without which there is nothing to do."""
 
     name: str
     meaning: str
@@ -42,6 +44,7 @@ class Job:
     each_day: bool = False
     changes_schema: bool = False
     take: Take | None = None
+    needs: str | None = None
 
 
 def _retention(connection: Any, settings: Settings, day: dt.date) -> None:
@@ -83,6 +86,7 @@ JOBS = {
             "the same by the application's own table of users, where there is one",
             each_day=True,
             take=growth.from_users,
+            needs="users",
         ),
     )
 }
@@ -96,6 +100,11 @@ def due(job: Job, last: str | None, today: dt.date) -> list[dt.date]:
     if not job.each_day:
         return [today]
     return [newest + dt.timedelta(days=n) for n in range(1, (today - newest).days + 1)]
+
+
+def applies(job: Job, settings: Settings) -> bool:
+    """Whether there is anything to do with these settings."""
+    return job.needs is None or getattr(settings, job.needs) is not None
 
 
 def newest_day(job: Job, runs: Runs, settings: Settings, now: dt.datetime) -> dt.date:
@@ -114,14 +123,22 @@ def run_due(
     for job in JOBS.values():
         if job.changes_schema and runs.is_postgresql and not may_change_schema:
             continue
+        if not applies(job, settings):
+            continue
         newest = last[job.name][0] if job.name in last else None
-        days = due(job, newest, newest_day(job, runs, settings, now))
-        done += [(job.name, day) for day in days if run(runs, job, settings, day)]
+        for day in due(job, newest, newest_day(job, runs, settings, now)):
+            try:
+                if run(runs, job, settings, day):
+                    done.append((job.name, day))
+            except growth.NotTakenError as error:
+                signals.tell(job.name, "pbmon: job %s of %s: %s", job.name, day, error)
+                break  # tried again at the next look
     return done
 
 
 def run(runs: Runs, job: Job, settings: Settings, day: dt.date) -> bool:
-    """Do a job for a day, unless it is done; whether it was done now. Raises StoreError."""
+    """Do a job for a day, unless it is done; whether it was done now. Raises StoreError, and
+    NotTakenError where the application's own table can't be read."""
     if job.take is not None:
         return job.take(runs, settings, day)
     return runs.run(job.name, day.isoformat(), lambda c: job.do(c, settings, day))
