@@ -71,10 +71,14 @@ def _show_growth(reader: Reader, day: dt.date | None) -> int:
         return 1
     print(f"{found.day} ({found.timezone}), by {found.source}")
     for name in _FIGURES:
-        value = getattr(found, name)
-        shown = f"{value:.1%}" if isinstance(value, float) else f"{value:,}"
-        print(f"{name:<12} {shown if value is not None else 'not known':>12}")
+        print(f"{name:<12} {_figure(getattr(found, name)):>12}")
     return 0
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "not known"
+    return f"{value:.1%}" if isinstance(value, float) else f"{value:,}"
 
 
 def _list_events(queries: Queries, days: int) -> None:
