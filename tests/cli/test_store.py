@@ -132,6 +132,9 @@ def test_growth_figures_are_taken_anew_and_shown(pbmon, tmp_path):
     assert (done.returncode, done.stdout) == (
         1, "no figures of 2026-01-01; `pbmon run growth` takes them\n",
     )  # fmt: skip
+    done = pbmon("run", "growth", "--day", "2999-12-31")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("pbmon run: 2999-12-31 is not over; the newest day that is: 20")
     done = pbmon("run", "users")
     assert (done.returncode, done.stderr) == (1, "pbmon run: users needs the setting users\n")
     done = pbmon("run", "retention", "--from", "2026-11-25")

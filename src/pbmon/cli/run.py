@@ -51,6 +51,11 @@ def run(args: argparse.Namespace) -> int:
                 )
             return 0
         day = args.day or newest
+        if job.take is not None and day > newest:
+            print(
+                f"pbmon run: {day} is not over; the newest day that is: {newest}", file=sys.stderr
+            )
+            return 1
         try:
             done = jobs.run(runs, job, place.settings, day)
         except growth.NotTakenError as error:
