@@ -104,10 +104,6 @@ warning that names it, its source and the remedy; the next source takes its plac
 
 {_table(("setting", "environment", "default", "meaning"), rows)}
 
-`users_query` is asked with `:since` as the database's own timestamp in UTC, in SQLite the text
-`2026-01-31 09:30:00.000000`: compare it with a column of the same form. A colon that is no
-parameter is written `\\:`.
-
 ## Standard variables
 
 Besides those above these variables of OpenTelemetry keep their meaning:
@@ -143,7 +139,7 @@ pbmon stands.
 
 
 EXTRAS = (
-    ("`postgres`", "psycopg2, for `users_url` to PostgreSQL where the application has no driver."),
+    ("`postgres`", "psycopg2, for PostgreSQL where the application has no driver."),
     ("`grpc`", "OTLP by gRPC: `OTEL_EXPORTER_OTLP_PROTOCOL=grpc`, or port 4317."),
     ("`upstream`", "OpenTelemetry's own instrumentation of ASGI and psycopg2: mode `upstream`."),
     *(

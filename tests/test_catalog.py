@@ -39,6 +39,12 @@ PROMETHEUS_NAMES = {
     "pbmon.transactions": "pbmon_transactions_total",
     "pbmon.revenue.unconverted": "pbmon_revenue_unconverted",
     "pbmon.users.active": "pbmon_users_active",
+    "pbmon.users.new": "pbmon_users_new",
+    "pbmon.users.churned": "pbmon_users_churned",
+    "pbmon.users.reactivated": "pbmon_users_reactivated",
+    "pbmon.users.registered": "pbmon_users_registered",
+    "pbmon.users.retention": "pbmon_users_retention_ratio",
+    "pbmon.users.stickiness": "pbmon_users_stickiness_ratio",
     "pbmon.refused_calls": "pbmon_refused_calls_total",
     "pbmon.refused_measurements": "pbmon_refused_measurements_total",
     "pbmon.spool.records": "pbmon_spool_records_total",
@@ -88,7 +94,7 @@ def test_names_are_unique(table):
 
 
 def test_log_messages_are_unique():
-    assert len({log.message for log in LOGS}) == len(LOGS) == 6
+    assert len({log.message for log in LOGS}) == len(LOGS) == 7
 
 
 def test_prometheus_names_are_these():

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pbmon.budgets import Budget, Budgets
+from pbmon.parsing import Users
 from pbmon.settings import FIELDS, Settings, resolve, variables
 from tests.patience import patiently
 
@@ -137,8 +138,7 @@ PARSED = [
     ("segments", "plan,region", '["plan", "region"]', ("plan", "region")),
     ("user_from", "header:x-user", '"header:x-user"', "header:x-user"),
     ("session_from", "cookie: sid", '"cookie:sid"', "cookie:sid"),
-    ("users_url", "env:DATABASE_URL", '"env:DATABASE_URL"', "env:DATABASE_URL"),
-    ("users_query", "SELECT 1", '"SELECT 1"', "SELECT 1"),
+    ("activity_retention_days", "800", "800", 800),
     ("state_dir", "/var/lib/shop", '"/var/lib/shop"', "/var/lib/shop"),
     ("logs", "true", "true", True),
     ("hooks", "psycopg2=upstream, sqlite3=off", '{psycopg2 = "upstream", sqlite3 = "off"}',
@@ -154,7 +154,9 @@ PARSED = [
 
 
 def test_the_table_of_this_test_knows_every_setting():
-    assert {row[0] for row in PARSED} | {"budgets", "destinations", "events"} == set(FIELDS)
+    assert {row[0] for row in PARSED} | {"budgets", "destinations", "events", "users"} == set(
+        FIELDS
+    )
 
 
 @pytest.mark.parametrize(("name", "env", "toml", "expected"), PARSED)
@@ -233,6 +235,59 @@ def test_a_malformed_destination_says_what_is_wrong_and_no_secret(destinations, 
     (line,) = problems_of(keywords={"destinations": destinations})
     assert remedy in line
     assert "hunter2" not in line
+
+
+USERS = {"url": "env:URL", "table": "crm.users", "id": "id", "created_at": "born"}
+
+
+def test_users_are_a_table_and_its_columns(write):
+    toml = """
+        [users]
+        url = "env:URL"
+        table = "crm.users"
+        id = "id"
+        created_at = "born"
+        last_seen_at = "seen"
+        status = "state"
+        active = ["active", "trial"]
+    """
+    found = value_of("users", directory=write(toml))[0]
+    assert found == Users(
+        "env:URL", "crm.users", "id", "born", "seen", "state", ("active", "trial")
+    )
+    assert value_of("users", keywords={"users": found})[0] is found
+    assert value_of("users", keywords={"users": USERS})[0].last_seen_at is None
+    state = {"status": "state", "active": 1}
+    assert value_of("users", keywords={"users": USERS | state})[0].active == ("1",)
+
+
+@pytest.mark.parametrize(
+    ("users", "remedy"),
+    [
+        ("SELECT 1", "must be a table of url, table, id, created_at ([users] in pbmon.toml)"),
+        (
+            USERS | {"query": "x"},
+            "there is no option 'query'; there are url, table, id",
+        ),
+        ({"url": "env:URL"}, "table is missing"),
+        (USERS | {"id": 7}, "must be a text with something in it, not int"),
+        (USERS | {"status": "state"}, "status and active belong together"),
+        (USERS | {"active": ["x"]}, "status and active belong together"),
+    ],
+)
+def test_a_malformed_table_of_users_says_what_is_wrong(users, remedy):
+    (line,) = problems_of(keywords={"users": users})
+    assert remedy in line
+
+
+def test_the_password_of_the_table_of_users_is_never_shown():
+    url = f"postgresql://app:{SECRET}@db/shop"
+    found = value_of("users", keywords={"users": USERS | {"url": url}})[0]
+    assert str(found) == "crm.users at postgresql://REDACTED@db/shop"
+    assert SECRET not in repr(found)
+    for wrong in ({"id": [url]}, {"table": [url]}):
+        for line in problems_of(keywords={"users": {"url": url} | wrong}):
+            assert SECRET not in line
 
 
 def test_a_function_may_find_the_user():
@@ -454,9 +509,9 @@ SECRET_URL = f"postgresql://app:{SECRET}@db/shop"
 
 
 @pytest.mark.parametrize("value", [[SECRET_URL], {"url": SECRET_URL}, SECRET_URL.encode()])
-def test_a_users_url_of_the_wrong_type_is_not_echoed(value):
-    (line,) = problems_of(keywords={"users_url": value})
-    assert "users_url" in line
+def test_a_store_url_of_the_wrong_type_is_not_echoed(value):
+    (line,) = problems_of(keywords={"store_url": value})
+    assert "store_url" in line
     assert SECRET not in line
 
 

@@ -76,12 +76,12 @@ def test_nested_captures_do_not_mix():
 
 
 def test_it_asks_no_database():
-    runtime.active.store = object()
+    runtime.active.reader = object
     try:
         with capture():
-            assert runtime.active.store is None
+            assert runtime.active.reader is None
     finally:
-        runtime.active.store = None
+        runtime.active.reader = None
 
 
 # --- what is seen ---

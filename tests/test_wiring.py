@@ -156,43 +156,6 @@ def test_under_strict_a_problem_raises_and_changes_nothing():
     """)
 
 
-def test_a_missing_variable_of_users_url_is_one_line():
-    done = python(
-        """
-    import pbmon
-    from pbmon.runtime import active
-    pbmon.configure(users_query="SELECT 1")
-    assert active.store is None
-    pbmon.configure()
-    """,
-        PBMON_USERS_URL="env:NO_SUCH_VARIABLE",
-    )
-    assert done.stderr == (
-        "pbmon: users_url names the variable NO_SUCH_VARIABLE, which is not set; set it\n"
-    )
-
-
-def test_users_settings_belong_together():
-    done = python(
-        """
-    import os, pbmon
-    from pbmon import signals
-    from pbmon.runtime import active
-    pbmon.configure(users_query="SELECT 1")
-    assert active.store is None
-    pbmon.configure(users_url="env:WHERE")
-    first = active.store
-    assert first.active_users() == {"24h": 1}
-    pbmon.configure(slow_query_s=1)
-    assert active.store is first  # not asked anew for another setting
-    pbmon.configure(users_query="SELECT 2")
-    assert active.store.active_users() == {"24h": 2}
-    """,
-        WHERE="sqlite://",
-    )
-    assert done.stderr == ("pbmon: pbmon.users.active needs both settings; set users_url as well\n")
-
-
 def test_an_application_without_business_loads_no_business_library():
     done = python(
         SEEN

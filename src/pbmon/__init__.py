@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from pbmon.business.events import identify as identify
     from pbmon.business.events import track as track
     from pbmon.business.features import track_feature as track_feature
+    from pbmon.business.growth import cohorts as cohorts
+    from pbmon.business.growth import feature_adoption as feature_adoption
+    from pbmon.business.growth import funnel as funnel
+    from pbmon.business.growth import user_growth as user_growth
     from pbmon.business.revenue import track_adjustment as track_adjustment
     from pbmon.business.revenue import track_chargeback as track_chargeback
     from pbmon.business.revenue import track_refund as track_refund
@@ -20,6 +24,10 @@ if TYPE_CHECKING:
     from pbmon.business.revenue_metrics import RevenueMetrics as RevenueMetrics
     from pbmon.business.revenue_metrics import revenue_metrics as revenue_metrics
     from pbmon.catalog import VERSION as __version__  # noqa: F401, N811
+    from pbmon.growth import Cohort as Cohort
+    from pbmon.growth import FeatureAdoption as FeatureAdoption
+    from pbmon.growth import FunnelStep as FunnelStep
+    from pbmon.growth import UserGrowth as UserGrowth
     from pbmon.identity import context as context
     from pbmon.runtime import Accepted as Accepted
     from pbmon.runtime import Refused as Refused
@@ -32,17 +40,24 @@ if TYPE_CHECKING:
     from pbmon.wiring import websocket_connections as websocket_connections
 
 _NAMES = {
-    "__version__": "pbmon.catalog:VERSION",
     "Accepted": "pbmon.runtime:Accepted",
     "Budget": "pbmon.budgets:Budget",
+    "Cohort": "pbmon.growth:Cohort",
+    "FeatureAdoption": "pbmon.growth:FeatureAdoption",
+    "FunnelStep": "pbmon.growth:FunnelStep",
     "Refused": "pbmon.runtime:Refused",
-    "aflush": "pbmon.wiring:aflush",
     "RevenueMetrics": "pbmon.business.revenue_metrics:RevenueMetrics",
     "StoreError": "pbmon.runtime:StoreError",
+    "UserGrowth": "pbmon.growth:UserGrowth",
+    "__version__": "pbmon.catalog:VERSION",
+    "aflush": "pbmon.wiring:aflush",
+    "cohorts": "pbmon.business.growth:cohorts",
     "configure": "pbmon.wiring:configure",
     "consent": "pbmon.business.consent:consent",
     "context": "pbmon.identity:context",
+    "feature_adoption": "pbmon.business.growth:feature_adoption",
     "flush": "pbmon.wiring:flush",
+    "funnel": "pbmon.business.growth:funnel",
     "identify": "pbmon.business.events:identify",
     "outbox": "pbmon.store.outbox:outbox",
     "revenue_metrics": "pbmon.business.revenue_metrics:revenue_metrics",
@@ -53,6 +68,7 @@ _NAMES = {
     "track_feature": "pbmon.business.features:track_feature",
     "track_refund": "pbmon.business.revenue:track_refund",
     "track_revenue": "pbmon.business.revenue:track_revenue",
+    "user_growth": "pbmon.business.growth:user_growth",
     "websocket_connections": "pbmon.wiring:websocket_connections",
 }
 __all__ = sorted(_NAMES)  # noqa: PLE0605

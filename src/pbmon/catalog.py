@@ -511,8 +511,51 @@ USERS_ACTIVE = Metric(
     "pbmon.users.active",
     "gauge",
     "{user}",
-    "Users active within the window, by the configured query.",
+    "Users active within the window that ends with the newest day that is over.",
     (WINDOW,),
+    of_store=True,
+)
+USERS_NEW = Metric(
+    "pbmon.users.new",
+    "gauge",
+    "{user}",
+    "Users who came on that day for the first time.",
+    of_store=True,
+)
+USERS_CHURNED = Metric(
+    "pbmon.users.churned",
+    "gauge",
+    "{user}",
+    "Users active in the 30 days before the last 30, and not since.",
+    of_store=True,
+)
+USERS_REACTIVATED = Metric(
+    "pbmon.users.reactivated",
+    "gauge",
+    "{user}",
+    "Users active on that day who had not been in the 30 days before, and are not new.",
+    of_store=True,
+)
+USERS_REGISTERED = Metric(
+    "pbmon.users.registered",
+    "gauge",
+    "{user}",
+    "Users there have been by the end of that day.",
+    of_store=True,
+)
+USERS_RETENTION = Metric(
+    "pbmon.users.retention",
+    "gauge",
+    "1",
+    "Of the users active in the 30 days before the last 30, the share active since.",
+    of_store=True,
+)
+USERS_STICKINESS = Metric(
+    "pbmon.users.stickiness",
+    "gauge",
+    "1",
+    "Users active on that day as a share of those active in 30 days.",
+    of_store=True,
 )
 REFUSED_CALLS = Metric(
     "pbmon.refused_calls",
@@ -702,4 +745,14 @@ WEBSOCKET_DISCONNECTED = Log(
     "A WebSocket ended; total is of this process.",
     ("connection_id", "total_connections", "endpoint", "code"),
 )
+DAILY_GROWTH = Log(
+    "Daily growth metrics",
+    "pbmon.growth",
+    "INFO",
+    "The growth figures of a day that is over; once for each day, by the process that leads.",
+    (
+        "day", "source", "new", "active_24h", "active_7d", "active_30d", "churned", "reactivated",
+        "registered", "retention", "stickiness",
+    ),
+)  # fmt: skip
 LOGS: tuple[Log, ...] = tuple(r for r in tuple(globals().values()) if isinstance(r, Log))

@@ -8,13 +8,13 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pbmon import money
+from pbmon import money, privacy
 from pbmon.budgets import Budget, Budgets, parse_budget, seconds
 from pbmon.money import Rates
 
@@ -44,7 +44,7 @@ def flag(value: Any) -> bool:
 def text(value: Any) -> str:
     if isinstance(value, str) and value.strip():
         return value.strip()
-    # The value is not repeated: users_url and endpoint hold passwords.
+    # The value is not repeated: store_url and endpoint hold passwords.
     raise ValueError(f"must be a text with something in it, not {type(value).__name__}")
 
 
@@ -261,6 +261,46 @@ def targets(value: Any) -> Mapping[str, Target]:
                 raise ValueError(f"destination {name} has no option {key!r}; it has {known}")
         made[name] = Target(name, MappingProxyType(dict(options)))
     return MappingProxyType(made)
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """The application's table of users. url: SQLAlchemy's, or env:NAME; it may hold a password.
+    table: name or schema.name. The others are columns; active: values of `status` that count."""
+
+    url: str = field(repr=False)
+    table: str
+    id: str
+    created_at: str
+    last_seen_at: str | None = None
+    status: str | None = None
+    active: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        where = self.url if self.url.startswith("env:") else privacy.mask_url(self.url)
+        return f"{self.table} at {where}"
+
+
+def users(value: Any) -> Users:
+    """No value is repeated in a message but names of columns: the URL holds a password."""
+    if isinstance(value, Users):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a table of url, table, id, created_at ([users] in pbmon.toml)")
+    known = [each.name for each in fields(Users)]
+    for key in value:
+        if key not in known:
+            raise ValueError(f"there is no option {str(key)!r}; there are {', '.join(known)}")
+    for key in ("url", "table", "id", "created_at"):
+        if key not in value:
+            raise ValueError(f"{key} is missing")
+    texts = {key: text(each) for key, each in value.items() if key != "active"}
+    active = value.get("active", ())
+    if isinstance(active, str) or not isinstance(active, Sequence):
+        active = [active]
+    if bool(active) != ("status" in texts):
+        raise ValueError("status and active belong together: the column, and values that count")
+    return Users(**texts, active=tuple(map(str, active)))
 
 
 def finder(value: Any) -> Any:

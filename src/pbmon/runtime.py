@@ -5,14 +5,16 @@ Before configure() every sink is a no-op, so hooks and business calls are always
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from pbmon.catalog import Metric
+from pbmon.growth import Cohort, FeatureAdoption, FunnelStep, UserGrowth
 from pbmon.settings import Settings
 
 Scope = dict[str, Any]
@@ -178,13 +180,6 @@ class EventSink(Protocol):
         """A person's decision on a purpose."""
 
 
-class StoreReader(Protocol):
-    """Figures read from a database."""
-
-    def active_users(self) -> Mapping[str, int]:
-        """Window (24h, 7d, 30d) → users active within it."""
-
-
 class StoreError(Exception):
     """The store can't be used now; the text says why and the remedy, and follows its URL."""
 
@@ -222,6 +217,18 @@ class Reader(Protocol):
 
     def revenue(self, start: int, end: int, base_currency: str) -> Revenue:
         """base_currency: of a store that has none yet."""
+
+    def user_growth(self, day: dt.date | None) -> UserGrowth | None:
+        """Of a day, or of the newest there is."""
+
+    def cohorts(self, start: dt.date, end: dt.date, period: str) -> list[Cohort]:
+        """end: of the last cohort's period."""
+
+    def funnel(self, steps: Sequence[str], start: int, end: int, window: int) -> list[FunnelStep]:
+        """window: µs."""
+
+    def feature_adoption(self, start: int, end: int, segment: str | None) -> list[FeatureAdoption]:
+        """segment: by whose values."""
 
 
 def _no_reader() -> Reader:
@@ -320,7 +327,6 @@ class Runtime:
     revenue: RevenueSink | None = None
     features: FeatureSink | None = None
     events: EventSink | None = None
-    store: StoreReader | None = None
     reader: Callable[[], Reader] = _no_reader
     """Opens the store at its first call. Raises StoreError."""
     refusals: Callable[[str, str], None] = lambda call, reason: None

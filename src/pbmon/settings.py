@@ -166,10 +166,13 @@ class Settings:
     events_retention_days: int | None = _setting(
         None,
         parsing.whole_above_zero,
-        "Days after which events are deleted; their totals stay. Unset: never.",
+        "Days after which events are deleted; totals and days of activity stay. Unset: never.",
     )
     timezone: str = _setting(
-        "UTC", parsing.zone, "Time zone in which the days of jobs begin, such as Europe/Berlin."
+        "UTC",
+        parsing.zone,
+        "Time zone in which the days of jobs begin, such as Europe/Berlin; and those of growth "
+        "figures, in a store that is made with it.",
     )
     rates: str | Rates = _setting(
         "ecb",
@@ -213,15 +216,17 @@ class Settings:
     session_from: str | Callable[[Mapping[str, Any]], Any] | None = _setting(
         None, parsing.finder, "Where a request names its session, likewise. Unset: nowhere."
     )
-    users_url: str | None = _setting(
+    activity_retention_days: int | None = _setting(
         None,
-        parsing.text,
-        "Database of users_query, as an SQLAlchemy URL; env:NAME reads it from that variable.",
+        parsing.whole_above_zero,
+        "Days after which it is forgotten on which days people were active, 61 at least for exact "
+        "growth figures. Unset: never.",
     )
-    users_query: str | None = _setting(
+    users: parsing.Users | None = _setting(
         None,
-        parsing.text,
-        "SELECT giving one number, the active users; :since is the start of the window (UTC).",
+        parsing.users,
+        "The application's own table of users, for growth figures: [users] with url, table, id, "
+        "created_at, and if there are any last_seen_at, status with active. Unset: by activity.",
     )
     hooks: Mapping[str, Mode] = _setting(
         MappingProxyType({}),

@@ -20,12 +20,10 @@ from opentelemetry import metrics, trace
 from pbmon import catalog, endings, identity, privacy, runtime, settings, signals
 from pbmon.business.events import Events, Intake
 from pbmon.business.features import FeatureUsage
-from pbmon.business.growth import ActiveUsers
 from pbmon.business.refusals import Refusals
 from pbmon.business.revenue import Cashbook
 from pbmon.hooks import dbapi
 from pbmon.runtime import active
-from pbmon.store.users import UsersTable
 from pbmon.telemetry import providers
 from pbmon.telemetry.clock import Clock, SystemClock
 from pbmon.telemetry.loops import LoopLag
@@ -103,7 +101,7 @@ def _start(resolved: settings.Settings) -> None:
     active.reader = worker.reader.open
     worker.install(meter)
     _parts["providers"].accounts.install(meter)
-    active.store = _users(resolved)
+    active.reader = worker.reader.open
     active.flush = _finish
     active.accounts = _parts["providers"].accounts.summary
     activate_hooks()
@@ -179,7 +177,6 @@ def install_sinks(
     events = Events(resolved, meter, intake)
     cashbook = Cashbook(resolved, intake)
     _find_people(resolved)
-    ActiveUsers(meter)
     active.requests, active.queries, active.features = requests, queries, features
     active.events = events
     active.revenue = cashbook
@@ -211,37 +208,12 @@ def _apply(resolved: settings.Settings) -> None:
     for part in _parts.values():
         part.apply(resolved)
     _find_people(resolved)
-    if (resolved.users_url, resolved.users_query) != (previous.users_url, previous.users_query):
-        active.store = _users(resolved)
     if resolved.hooks != previous.hooks:
         signals.tell(
             "hooks",
             "pbmon: the hooks setting is fixed when pbmon starts; set PBMON_HOOKS, or the table "
             "in pbmon.toml, and restart",
         )
-
-
-def _users(resolved: settings.Settings) -> UsersTable | None:
-    url, query = resolved.users_url, resolved.users_query
-    if query is None and url is None:
-        return None
-    if url is not None and url.startswith("env:"):
-        name = url.removeprefix("env:")
-        url = os.environ.get(name) or None
-        if url is None:
-            signals.tell(
-                "users_url",
-                "pbmon: users_url names the variable %s, which is not set; set it",
-                name,
-            )
-            return None
-    if url is None or query is None:
-        missing = "users_url" if url is None else "users_query"
-        signals.tell(
-            "users_url", "pbmon: pbmon.users.active needs both settings; set %s as well", missing
-        )
-        return None
-    return UsersTable(url, query)
 
 
 def activate_hooks() -> None:

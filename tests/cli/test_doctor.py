@@ -182,22 +182,24 @@ def test_grpc_is_tried_at_its_port(doctor, receiver, listening):
     assert receiver.arrived == []
 
 
-def test_headers_are_sent_and_nothing_secret_is_shown(doctor, receiver, caplog):
+def test_headers_are_sent_and_nothing_secret_is_shown(doctor, receiver, caplog, tmp_path):
+    file = tmp_path / "settings.toml"
+    url = "postgresql://app:hunter6@db/shop?password=hunter7"
+    file.write_text(f'[users]\nurl = "{url}"\ntable = "crm.people"\nid = "i"\ncreated_at = "c"\n')
     where = receiver.url.replace("http://", "http://app:hunter2@")
     code, output = doctor(
         OTEL_EXPORTER_OTLP_ENDPOINT=where,
         OTEL_EXPORTER_OTLP_HEADERS="x-key=hunter3,authorization Bearer hunter4",
         OTEL_EXPORTER_OTLP_METRICS_HEADERS="x-key=hunter5",
-        PBMON_USERS_URL="postgresql://app:hunter6@db/shop?password=hunter7",
-        PBMON_USERS_QUERY="SELECT 1",
+        PBMON_CONFIG=str(file),
     )
     assert code == 0, output
     assert [headers["x-key"] for _, headers, _ in receiver.arrived] == ["hunter3", "hunter5"]
     assert receiver.arrived[0][1]["authorization"] == "Basic YXBwOmh1bnRlcjI="
     assert "hunter" not in output
     assert "hunter" not in caplog.text
-    assert line(output, "users_url").startswith(
-        "users_url postgresql://REDACTED@db/shop?password=REDACTED "
+    assert line(output, "users").startswith(
+        "users crm.people at postgresql://REDACTED@db/shop?password=REDACTED "
     )
 
 

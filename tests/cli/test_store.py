@@ -7,13 +7,15 @@ import time
 
 import pytest
 
+from pbmon.store import schema
 from pbmon.store.access import open_engine, open_writer
 from pbmon.store.schema import DAY
 from tests.fresh import python, run
 from tests.stack.process import unused_port
 from tests.store.conftest import new_database
-from tests.store.test_writer import event, portion
+from tests.store.test_writer import NOON, event, portion
 
+VERSION = schema.VERSIONS[-1]
 AWAY = f"postgresql://app:hunter2@127.0.0.1:{unused_port()}/x"
 
 
@@ -36,8 +38,8 @@ def test_a_store_in_sqlite_from_its_making_to_its_figures(pbmon, tmp_path):
     assert missing.stderr == (
         f"pbmon: the store {store} has no tables of pbmon yet; run `pbmon store upgrade`\n"
     )
-    assert pbmon("store", "upgrade").stdout == f"store {store} was made (version 0001)\n"
-    assert pbmon("store", "upgrade").stdout == f"store {store} is up to date (version 0001)\n"
+    assert pbmon("store", "upgrade").stdout == f"store {store} was made (version {VERSION})\n"
+    assert pbmon("store", "upgrade").stdout == f"store {store} is up to date (version {VERSION})\n"
     assert pbmon("store", "status").stdout == f"store {store} is up to date: 0 events stored\n"
     python(
         """
@@ -83,7 +85,7 @@ def test_postgresql_is_made_by_the_command_with_its_outbox(pbmon, stack_postgres
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert lines[0].startswith("store postgresql://REDACTED@")
-    assert lines[0].endswith(" was made (version 0001)")
+    assert lines[0].endswith(f" was made (version {VERSION})")
     assert lines[1] == f"database {application} has the outbox"
     with open_engine(application).connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM pbmon_outbox").scalar() == 0
@@ -109,6 +111,35 @@ def test_a_store_that_can_t_be_used_is_one_line_with_the_remedy(pbmon, action, u
     assert line.startswith("pbmon: the store ")
     assert said in line
     assert "hunter2" not in line
+
+
+def test_growth_figures_are_taken_anew_and_shown(pbmon, tmp_path):
+    store = f"sqlite:///{tmp_path}/state/store/shop.sqlite3"
+    events = [event(at=NOON, user="7"), event(at=NOON + DAY, user="7"), event(at=NOON, user="8")]
+    open_writer(store, "opt-out").write([portion(*events)])
+    done = pbmon("run", "growth", "--from", "2026-11-25", "--to", "2026-11-26")
+    assert done.stdout.splitlines() == [
+        "growth of 2026-11-25: 2 active, 2 new", "growth of 2026-11-26: 1 active, 0 new",
+    ]  # fmt: skip
+    shown = pbmon("store", "growth", "--day", "2026-11-26").stdout.splitlines()
+    assert shown[0] == "2026-11-26 (UTC), by activity"
+    assert [line.split() for line in shown[1:]] == [
+        ["new", "0"], ["active_24h", "1"], ["active_7d", "2"], ["active_30d", "2"],
+        ["churned", "0"], ["reactivated", "0"], ["total", "2"], ["retention", "not", "known"],
+        ["stickiness", "50.0%"],
+    ]  # fmt: skip
+    done = pbmon("store", "growth", "--day", "2026-01-01")
+    assert (done.returncode, done.stdout) == (
+        1, "no figures of 2026-01-01; `pbmon run growth` takes them\n",
+    )  # fmt: skip
+    done = pbmon("run", "growth", "--day", "2999-12-31")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("pbmon run: 2999-12-31 is not over; the newest day that is: 20")
+    done = pbmon("run", "users")
+    assert (done.returncode, done.stderr) == (1, "pbmon run: users needs the setting users\n")
+    done = pbmon("run", "retention", "--from", "2026-11-25")
+    assert done.returncode == 2
+    assert "are for growth" in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [("store", "status"), ("worker",), ("worker", "--once")])

@@ -27,11 +27,10 @@ CASES = {
         r"slow_query_s \(environment PBMON_SLOW_QUERY_S\).*'soon' is no duration",
     ),
     "missing file": ({"PBMON_CONFIG": "no/such.toml"}, r"PBMON_CONFIG.*no/such\.toml.*not exist"),
-    "unset variable": (
-        {"PBMON_USERS_URL": "env:NO_SUCH", "PBMON_USERS_QUERY": "SELECT 1"},
-        r"users_url.*NO_SUCH.*not set",
+    "no table of users": (
+        {"PBMON_USERS": "SELECT 1"},
+        r"users \(environment PBMON_USERS\).*\[users\]",
     ),
-    "half a setting": ({"PBMON_USERS_QUERY": "SELECT 1"}, r"both settings; set users_url"),
     "unknown exporter": ({"OTEL_TRACES_EXPORTER": "zipkin9"}, r"'zipkin9'.*not installed"),
 }
 
@@ -50,35 +49,6 @@ def test_one_line_with_the_remedy(case, tmp_path):
     lines = [line for line in app.log.splitlines() if re.search(pattern, line)]
     assert len(lines) == 1, app.log
     assert "Traceback" not in app.log
-
-
-@pytest.mark.parametrize(
-    ("scheme", "missing"),
-    [("postgresql+psycopg2", "psycopg2"), ("mysql+nosuchdriver", "mysql+nosuchdriver")],
-)
-def test_a_driver_that_is_missing(tmp_path, scheme, missing):
-    """psycopg2 as it is where it was not installed; a driver that SQLAlchemy has never heard of."""
-    absent = 'raise ModuleNotFoundError("No module named \'psycopg2\'", name="psycopg2")'
-    (tmp_path / "psycopg2.py").write_text(absent)
-    environment = {
-        "PYTHONPATH": str(tmp_path),
-        "OTEL_TRACES_EXPORTER": "none",
-        "OTEL_METRICS_EXPORTER": "console",
-        "OTEL_METRIC_EXPORT_INTERVAL": "200",
-        "PBMON_USERS_URL": f"{scheme}://ann:secret@localhost/shop",
-        "PBMON_USERS_QUERY": "SELECT 1",
-    }
-    with launched(APP, tmp_path / "log", environment) as app:
-        answers(app.url)
-        app.stop()
-    lines = [line for line in app.log.splitlines() if "users_url" in line or "users_query" in line]
-    assert lines == [
-        (
-            f"pbmon: users_url {scheme}://REDACTED@localhost/shop needs a driver that is not "
-            f"installed ({missing}); for PostgreSQL: pip install 'pbmon[postgres]'"
-        )
-    ], app.log
-    assert "secret" not in app.log
 
 
 def test_a_collector_that_is_not_there(tmp_path):

@@ -148,8 +148,6 @@ def variables(mode: str, service: str, endpoint: str, database: str) -> dict[str
         "PBMON_BUDGETS": "/api/transactions max=2s p95=1.2s p99=1.5s; "
         "GET /api/users/{user_id} max=2s p95=1.2s p99=1.5s availability=0.999",
         "PBMON_FEATURES": "data_export,search",
-        "PBMON_USERS_URL": "env:DATABASE_URL",
-        "PBMON_USERS_QUERY": "SELECT count(*) FROM users WHERE last_seen >= :since",
         "PBMON_HOOKS": f"uvicorn={mode},psycopg2={mode}",
     }
 

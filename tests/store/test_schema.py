@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -20,6 +21,8 @@ from pbmon.store import schema, tables
 from pbmon.store.access import StoreError, open_engine, open_writer
 from pbmon.store.schema import State
 from tests.fresh import environment
+
+MIGRATIONS = str(Path(schema.__file__).parent / "migrations")
 
 
 def place(engine):
@@ -32,7 +35,7 @@ def prefix(engine):
 
 def test_the_versions_are_those_of_the_steps():
     config = Config()
-    config.set_main_option("script_location", str(Path(schema.__file__).parent / "migrations"))
+    config.set_main_option("script_location", MIGRATIONS)
     steps = list(ScriptDirectory.from_config(config).walk_revisions())
     assert tuple(step.revision for step in reversed(steps)) == schema.VERSIONS
 
@@ -48,7 +51,9 @@ def test_a_store_is_made_once(empty_url):
     assert schema.upgrade(engine) is State.CURRENT
     with engine.connect() as connection:
         assert connection.execute(tables.meta.select()).all() == before
-    assert {row.key for row in before} == {"store_id", "pepper", "people_version", "made_at"}
+    assert {row.key for row in before} == {
+        "store_id", "pepper", "people_version", "made_at", "timezone",
+    }  # fmt: skip
     engine.dispose()
 
 
@@ -144,6 +149,30 @@ def test_postgresql_is_never_made_without_the_command(stack_postgres):
         open_writer(url, "opt-in")
     with open_engine(url).connect() as connection:
         assert schema.state(connection) is State.ABSENT
+
+
+@pytest.mark.parametrize("with_days", [True, False])
+def test_days_that_were_counted_before_growth_are_kept_as_days_of_utc(empty_url, with_days):
+    engine = open_engine(empty_url)
+    day, earlier = dt.date(2026, 11, 25), dt.date(2026, 11, 20)
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("CREATE SCHEMA pbmon"))
+        config = Config()
+        config.set_main_option("script_location", MIGRATIONS)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        if with_days:
+            connection.execute(
+                tables.subject_days.insert(),
+                [{"day": each, "subject": bytes(16)} for each in (day, earlier)],
+            )
+    assert schema.upgrade(engine, "Europe/Berlin") is State.OLDER
+    with engine.connect() as connection:
+        assert schema.timezone(connection) == ("UTC" if with_days else "Europe/Berlin")
+        found = connection.execute(tables.subject_activity.select()).all()
+    assert [tuple(row) for row in found] == [(bytes(16), earlier, day)] * with_days
+    engine.dispose()
 
 
 def test_an_older_postgresql_waits_for_the_command(postgresql, monkeypatch):

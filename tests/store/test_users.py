@@ -1,312 +1,338 @@
-"""Active users: the three windows on real databases, and a query that fails or hangs."""
+"""Growth figures by the application's own table of users, on both engines: a mapping is checked and
+quoted, nothing is changed, what is not known is NULL, and what goes wrong is one line."""
 
 from __future__ import annotations
 
-import logging
+import datetime as dt
+import random
 import sqlite3
-import threading
-from datetime import datetime, timedelta, timezone
+from collections import Counter
+from urllib.parse import urlsplit
 
 import pytest
 
-from pbmon import signals
-from pbmon.store import users
-from pbmon.store.users import UsersTable
+from pbmon import growth
+from pbmon.parsing import Users
+from pbmon.store import schema, users
+from pbmon.store.users import UsersError, snapshot
 from pbmon.testing import capture
+from tests.stack.process import unused_port
+from tests.store.conftest import BOTH, new_database
 
-ACTIVE = "SELECT count(*) FROM people WHERE seen >= :since"
-AGES = [timedelta(hours=1), timedelta(hours=23), timedelta(days=2), timedelta(days=6),
-        timedelta(days=8), timedelta(days=29), timedelta(days=31)]  # fmt: skip
-COUNTS = {"24h": 2, "7d": 4, "30d": 6}
+DAY = dt.date(2026, 10, 25)
+"""Has 25 hours in Berlin."""
+
+BERLIN = growth.zone("Europe/Berlin")
+END = growth.start_of(DAY + dt.timedelta(days=1), BERLIN)
+HOUR = 3_600_000_000
+ODD = 'Registered "at", ;--'
+
+
+class Database:
+    """The application's, on either engine."""
+
+    def __init__(self, url):
+        self.url = url
+
+    def execute(self, statement, *rows):
+        if self.url.startswith("sqlite"):
+            connection = sqlite3.connect(self.url.removeprefix("sqlite:///"))
+            statement = statement.replace("%s", "?")
+        else:
+            import psycopg2
+
+            connection = psycopg2.connect(self.url)
+        cursor = connection.cursor()
+        if rows:
+            cursor.executemany(statement, rows)
+        else:
+            cursor.execute(statement)
+        found = cursor.fetchall() if statement.startswith("SELECT") else []
+        connection.commit()
+        connection.close()
+        return found
+
+
+@pytest.fixture(scope="module")
+def server(stack_postgres):
+    """URL of a database of the application's."""
+    return new_database(stack_postgres.url)
 
 
 @pytest.fixture
+def postgresql(server):
+    """With nothing in it."""
+    database = Database(server)
+    database.execute("DROP SCHEMA IF EXISTS crm CASCADE")
+    database.execute("DROP SCHEMA public CASCADE")
+    database.execute("CREATE SCHEMA public")
+    return database
+
+
+@pytest.fixture(params=BOTH)
+def database(request, tmp_path):
+    if request.param == "sqlite":
+        return Database(f"sqlite:///{tmp_path}/app.db")
+    return request.getfixturevalue("postgresql")
+
+
+@pytest.fixture(autouse=True)
 def now(monkeypatch):
-    """The store's monotonic clock, to be set by the test."""
-    clock = [1000.0]
-    monkeypatch.setattr(users.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(signals, "_last_told", {})
-    # The first answer may take an import of SQLAlchemy on a busy machine.
-    monkeypatch.setattr(users, "_FIRST_WAIT_S", 60.0)
-    return clock
+    """Five minutes after the day, in µs; to be set by the test."""
+    at = [END + HOUR // 12]
+    monkeypatch.setattr(schema, "now", lambda: at[0])
+    return at
 
 
-@pytest.fixture
-def database(tmp_path):
-    """An SQLite file with one person of each age."""
-    path = tmp_path / "app.db"
-    today = datetime.now(timezone.utc).replace(tzinfo=None)
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE people (id INTEGER PRIMARY KEY, seen TIMESTAMP)")
-        for age in AGES:
-            connection.execute(
-                "INSERT INTO people (seen) VALUES (?)", [(today - age).isoformat(" ")]
+def moment(at, form):
+    """A time in µs as the column has it."""
+    found = dt.datetime.fromtimestamp(at / 1e6, dt.timezone.utc)
+    if form == "aware":
+        return found.isoformat()
+    if form == "naive":
+        return found.replace(tzinfo=None).isoformat(" ")
+    if form == "epoch":
+        return int(at // 1_000_000)
+    return found.astimezone(BERLIN).date().isoformat()
+
+
+TYPES = {"aware": "timestamptz", "naive": "timestamp", "epoch": "bigint", "date": "date"}
+
+
+def people(seed=3, count=400):
+    """(id, created, seen, status) with times in µs, None where the application has none."""
+    chance = random.Random(seed)
+    days = [0, 1, 6, 7, 8, 29, 30, 31, 59, 60, 61, 90]
+    edges = [growth.start_of(DAY - dt.timedelta(days=n - 1), BERLIN) for n in days]
+    found = []
+    for n in range(count):
+        created = chance.choice(edges) + chance.choice([-HOUR, -1_000_000, 0, HOUR])
+        seen = max(created, chance.choice(edges) + chance.choice([-HOUR, -1_000_000, 0, HOUR]))
+        status = chance.choice(["active", "trial", "closed", None])
+        found.append((
+            n * 7 + 1,
+            created if chance.random() < 0.95 else None,
+            min(seen, END + 60_000_000) if chance.random() < 0.9 else None,
+            status,
+        ))  # fmt: skip
+    return found
+
+
+def truth(rows, statuses=None):
+    """One user at a time, by local days."""
+    counts = Counter()
+    for _, created, seen, status in rows:
+        if statuses is not None and status not in statuses:
+            continue
+        age = (DAY - growth.day_of(created, BERLIN)).days if created is not None else None
+        if age is not None and age < 0:
+            continue
+        counts["total"] += 1
+        counts["new"] += age == 0
+        if seen is not None:
+            since = (DAY - growth.day_of(seen, BERLIN)).days
+            counts["active_24h"] += since < 1
+            counts["active_7d"] += since < 7
+            counts["active_30d"] += since < 30
+            counts["churned"] += 30 <= since < 60
+    return counts
+
+
+def figures(found):
+    names = ("total", "new", "active_24h", "active_7d", "active_30d", "churned")
+    return {name: getattr(found, name) for name in names}
+
+
+def mapping(database, **columns):
+    named = {"table": "users", "id": "id", "created_at": "created", "last_seen_at": "seen"}
+    return Users(url=database.url, **named | columns)
+
+
+def make(database, rows, form="aware", table="users", created="created"):
+    kind = TYPES[form]
+    database.execute(
+        f'CREATE TABLE {table} (id bigint PRIMARY KEY, "{created}" {kind}, seen {kind},'
+        " status text, email text)"
+    )
+    if not rows:
+        return
+    database.execute(
+        f"INSERT INTO {table} VALUES (%s, %s, %s, %s, 'ann@example.com')",
+        *(
+            (
+                id_,
+                moment(created, form) if created is not None else None,
+                moment(seen, form) if seen is not None else None,
+                status,
             )
-    connection.close()
-    return f"sqlite:///{path}"
+            for id_, created, seen, status in rows
+        ),
+    )
 
 
-def settle(table):
-    """Wait for the refresh that runs."""
-    if table._worker is not None:
-        table._worker.join(30)
-        assert not table._worker.is_alive()
+def taken(users, day=DAY):
+    return snapshot(users, users.url, day, "Europe/Berlin")
 
 
-def execute(database, statement):
-    connection = sqlite3.connect(database.removeprefix("sqlite:///"))
-    with connection:
-        connection.execute(statement)
-    connection.close()
+@pytest.mark.parametrize("form", TYPES)
+def test_every_figure_is_the_naive_one_whatever_holds_the_time(database, form, monkeypatch):
+    monkeypatch.setattr(users, "BATCH", 37)
+    rows = people()
+    make(database, rows, form)
+    found = taken(mapping(database))
+    assert figures(found) == truth(rows)
+    assert (found.source, found.timezone, found.day) == ("users", "Europe/Berlin", DAY)
+    assert found.reactivated is None and found.before is None
 
 
-# --- SQLite ---
+def test_only_some_statuses_count(database):
+    rows = people()
+    make(database, rows)
+    found = taken(mapping(database, status="status", active=("active", "trial")))
+    assert figures(found) == truth(rows, {"active", "trial"})
 
 
-def test_the_three_windows(database, now):
-    assert UsersTable(database, ACTIVE).active_users() == COUNTS
+def test_batches_that_end_with_the_table_count_nobody_twice(database, monkeypatch):
+    monkeypatch.setattr(users, "BATCH", 50)
+    rows = people(count=100)
+    make(database, rows)
+    assert figures(taken(mapping(database))) == truth(rows)
 
 
-def test_without_since_it_is_the_day_alone(database, now):
-    table = UsersTable(database, r"SELECT count(*), '\:since' FROM people")
-    assert table.active_users() == {"24h": 7}
+def test_an_empty_table_has_nobody(database):
+    make(database, [])
+    assert set(figures(taken(mapping(database))).values()) == {0}
 
 
-def test_asked_once_a_minute(database, now):
-    table = UsersTable(database, ACTIVE)
-    table.active_users()
-    execute(database, "DELETE FROM people")
-    now[0] += 59.9
-    assert table.active_users() == COUNTS
-    settle(table)
-    assert table.active_users() == COUNTS
-    now[0] += 0.1
-    table.active_users()  # starts the query and does not wait for it
-    settle(table)
-    assert table.active_users() == {"24h": 0, "7d": 0, "30d": 0}
+def test_odd_names_are_quoted(database):
+    rows = people(count=50)
+    quoted = ODD.replace('"', '""')
+    make(database, rows, table='"Us ers"', created=quoted)
+    found = taken(mapping(database, table="Us ers", created_at=ODD))
+    assert figures(found) == truth(rows)
 
 
-def test_a_failing_query_has_no_figures_says_so_and_recovers(database, now, caplog):
-    execute(database, "ALTER TABLE people RENAME TO others")
-    table = UsersTable(database, ACTIVE)
-    assert table.active_users() == {}
-    assert caplog.messages == [
-        (
-            f"pbmon: users_query on {database} failed with sqlalchemy.exc.OperationalError; "
-            "pbmon.users.active has no value until it works. Check the settings users_url and "
-            "users_query."
-        )
-    ]
-    execute(database, "ALTER TABLE others RENAME TO people")
-    now[0] += 4.9
-    table.active_users()
-    settle(table)
-    assert table.active_users() == {}
-    now[0] += 0.1  # sooner than a minute: the application was only just starting
-    table.active_users()
-    settle(table)
-    assert table.active_users() == COUNTS
-    execute(database, "DROP TABLE people")
-    now[0] += 60
-    table.active_users()
-    settle(table)
-    assert table.active_users() == {}  # old figures are not shown for new ones
+def test_ids_may_be_texts(database):
+    rows = people(count=60)
+    database.execute("CREATE TABLE users (id varchar(36) PRIMARY KEY, created date, seen date)")
+    database.execute(
+        "INSERT INTO users VALUES (%s, %s, %s)",
+        *(
+            (f"u-{n}", moment(created or END + HOUR, "date"), moment(seen or 0, "date"))
+            for n, created, seen, _ in rows
+        ),
+    )
+    mended = [(n, created or END + HOUR, seen or 0, None) for n, created, seen, _ in rows]
+    assert figures(taken(mapping(database))) == truth(mended)
 
 
-@pytest.mark.parametrize(
-    "query",
-    ["SELECT NULL", "SELECT 'many'", "SELECT count(*) FROM people WHERE seen >= :other", "nonsense",
-     "SELECT id FROM people", "SELECT 1 WHERE 1 = 0"],
-)  # fmt: skip
-def test_a_query_that_gives_no_number_has_no_figures(database, now, caplog, query):
-    assert UsersTable(database, query).active_users() == {}
-    assert "users_query on sqlite:///" in caplog.text
+@pytest.mark.server
+def test_a_schema_and_ids_without_an_order_of_max(postgresql, monkeypatch):
+    monkeypatch.setattr(users, "BATCH", 10)
+    database = postgresql
+    database.execute("CREATE SCHEMA crm")
+    database.execute(
+        "CREATE TABLE crm.people (id uuid PRIMARY KEY DEFAULT gen_random_uuid(),"
+        " created timestamptz)"
+    )
+    database.execute(
+        "INSERT INTO crm.people (created) VALUES (%s)",
+        *((moment(END - HOUR * n, "aware"),) for n in range(1, 101)),
+    )
+    found = taken(mapping(database, table="crm.people", last_seen_at=None))
+    assert (found.total, found.new) == (100, 25)  # the day has 25 hours
+    assert (found.active_24h, found.churned) == (None, None)
 
 
-def test_it_changes_nothing(database, now):
-    table = UsersTable(database, "DELETE FROM people RETURNING 1")
-    table.active_users()
-    assert UsersTable(database, "SELECT count(*) FROM people").active_users() == {"24h": 7}
+def test_of_a_missed_day_it_is_known_who_came_and_not_who_was_active(database, now):
+    rows = people()
+    make(database, rows)
+    now[0] = END + HOUR
+    found = taken(mapping(database))
+    assert (found.new, found.total) == (truth(rows)["new"], truth(rows)["total"])
+    assert found.active_24h is found.active_7d is found.active_30d is found.churned is None
 
 
-@pytest.mark.parametrize(
-    "url", ["nonsense", "postgresql://app:hunter2@localhost:port/x", "unknown://app:hunter2@h/x"]
-)
-def test_a_wrong_url_is_told_without_its_password(now, caplog, url):
-    assert UsersTable(url, ACTIVE).active_users() == {}
-    assert len(caplog.records) == 1
-    assert "hunter2" not in caplog.text
+# --- what it may do ---
 
 
-def test_a_missing_driver_is_named_with_the_remedy(now, caplog, monkeypatch):
-    def absent(table):
-        raise ImportError("No module named 'psycopg2'", name="psycopg2")
-
-    monkeypatch.setattr(UsersTable, "_ask", absent)
-    assert UsersTable("postgresql://app:hunter2@h/x", ACTIVE).active_users() == {}
-    assert caplog.messages == [
-        (
-            "pbmon: users_url postgresql://REDACTED@h/x needs a driver that is not installed "
-            "(psycopg2); for PostgreSQL: pip install 'pbmon[postgres]'"
-        )
-    ]
+def test_it_may_only_read(database):
+    make(database, people(count=20))
+    made = users._open(database.url)
+    with made.connect() as connection, pytest.raises(Exception, match=r"(?i)read.?only"):
+        connection.exec_driver_sql("DELETE FROM users")
+    made.dispose()
+    assert database.execute("SELECT count(*) FROM users") == [(20,)]
 
 
-def test_a_driver_that_sqlalchemy_does_not_know_is_missing_too(now, caplog):
-    url = "mysql+nosuchdriver://app:hunter2@h/x"
-    assert UsersTable(url, ACTIVE).active_users() == {}
-    assert caplog.messages == [
-        (
-            "pbmon: users_url mysql+nosuchdriver://REDACTED@h/x needs a driver that is not "
-            "installed (mysql+nosuchdriver); for PostgreSQL: pip install 'pbmon[postgres]'"
-        )
-    ]
-
-
-# --- a query that hangs ---
-
-
-class Hanging(UsersTable):
-    def __init__(self):
-        super().__init__("sqlite://", ACTIVE)
-        self.release = threading.Event()
-        self.asked = 0
-
-    def _ask(self):
-        self.asked += 1
-        assert self.release.wait(30)
-        return {"24h": self.asked}
-
-
-@pytest.fixture
-def hanging(monkeypatch, now):
-    monkeypatch.setattr(users, "_FIRST_WAIT_S", 0.01)
-    table = Hanging()
-    yield table
-    table.release.set()
-    settle(table)
-
-
-def test_the_first_query_is_waited_for_a_bounded_time(hanging):
-    assert hanging.active_users() == {}  # comes back although it hangs
-    assert hanging._worker.is_alive()
-
-
-def test_a_hanging_query_is_not_asked_again_and_its_answer_is_taken(hanging, now):
-    hanging.active_users()
-    now[0] += 3600
-    assert hanging.active_users() == {}
-    assert hanging.asked == 1
-    hanging.release.set()
-    settle(hanging)
-    now[0] += 30
-    hanging.active_users()
-    settle(hanging)
-    assert hanging.active_users() == {"24h": 2}
-
-
-def test_figures_older_than_a_hanging_query_are_dropped(hanging, now):
-    hanging.release.set()
-    hanging.active_users()
-    settle(hanging)
-    hanging.release.clear()
-    now[0] += 60
-    assert hanging.active_users() == {"24h": 1}  # the new query has only begun
-    now[0] += 60
-    assert hanging.active_users() == {}
-    hanging.release.set()
-    settle(hanging)
-    assert hanging.active_users() == {"24h": 2}
-
-
-def test_where_no_thread_can_start_there_is_no_figure(now, monkeypatch, database):
-    """As at the exit of Python 3.12."""
-
-    def refuse(thread):
-        raise RuntimeError("can't create new thread at interpreter shutdown")
-
-    table = UsersTable(database, ACTIVE)
-    with monkeypatch.context() as patched:
-        patched.setattr(threading.Thread, "start", refuse)
-        assert table.active_users() == {}
-    now[0] += 60
-    table.active_users()
-    settle(table)
-    assert table.active_users() == COUNTS
-
-
-# --- not observed ---
-
-
-def test_its_queries_are_not_traced(database, now):
+def test_its_statements_are_not_traced(database):
+    make(database, people(count=20))
     with capture() as seen:
-        assert UsersTable(database, ACTIVE).active_users() == COUNTS
+        taken(mapping(database))
         assert seen.spans == []
-        assert "db.client.operation.duration" not in seen.metrics
-        execute(database, "SELECT 1")  # while the application's are
-        assert [span.name for span in seen.spans][:1] == ["SELECT"]
 
 
-# --- PostgreSQL ---
+# --- what goes wrong ---
 
 
-@pytest.fixture
-def people(stack_postgres):
-    """URL of a PostgreSQL with one person of each age."""
-    import psycopg2
-
-    connection = psycopg2.connect(stack_postgres.url)
-    connection.autocommit = True
-    cursor = connection.cursor()
-    cursor.execute("DROP TABLE IF EXISTS people")
-    cursor.execute("CREATE TABLE people (id serial PRIMARY KEY, seen timestamptz)")
-    for age in AGES:
-        cursor.execute("INSERT INTO people (seen) VALUES (now() - %s)", [age])
-    yield stack_postgres.url
-    cursor.execute("DROP TABLE people")
-    connection.close()
-
-
-@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg2"])
-def test_the_three_windows_of_postgresql(people, now, scheme):
-    url = people.replace("postgresql://", f"{scheme}://", 1)
-    assert UsersTable(url, ACTIVE).active_users() == COUNTS
-
-
-def test_a_cast_is_no_parameter(people, now):
-    query = "SELECT count(*)::int FROM people WHERE seen::timestamptz >= :since"
-    assert UsersTable(people, query).active_users() == COUNTS
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"table": "nobody"}, "has no table nobody; check `table` in [users]"),
+        ({"table": "nowhere.users"}, "has no table nowhere.users"),
+        ({"created_at": "born"}, "has no column born in users; check `created_at`"),
+        ({"last_seen_at": "Seen"}, "has no column Seen in users; check `last_seen_at`"),
+        ({"id": "id; DROP TABLE users"}, "has no column id; DROP TABLE users in users"),
+    ],
+    ids=["table", "schema", "created_at", "case", "injection"],
+)
+def test_a_mapping_that_does_not_fit_is_one_line(database, columns, said):
+    make(database, people(count=20))
+    if columns["table" if "table" in columns else next(iter(columns))] == "nowhere.users" and (
+        database.url.startswith("sqlite")
+    ):
+        said = "can't be read"  # there a schema is another file
+    with pytest.raises(UsersError) as raised:
+        taken(mapping(database, **columns))
+    assert said in str(raised.value)
+    assert_no_password(database.url, str(raised.value))
+    assert database.execute("SELECT count(*) FROM users") == [(20,)]
 
 
-def test_postgresql_is_read_only_and_its_password_is_not_told(people, now, caplog):
-    query = "DELETE FROM people RETURNING 1"
-    with caplog.at_level(logging.WARNING):
-        assert UsersTable(people, query).active_users() == {}
-    assert UsersTable(people, "SELECT count(*) FROM people").active_users() == {"24h": 7}
-    from urllib.parse import urlsplit
-
-    assert len(caplog.records) == 1
-    assert urlsplit(people).password not in caplog.text
+def assert_no_password(url, text):
+    password = urlsplit(url).password
+    assert password is None or password not in text
 
 
-def test_a_slow_query_of_postgresql_is_cut_off(people, now, caplog, monkeypatch):
+@pytest.mark.server
+def test_a_column_that_holds_no_time_is_said(postgresql):
+    make(postgresql, [])
+    with pytest.raises(UsersError, match="holds no times in email of users"):
+        taken(mapping(postgresql, created_at="email"))
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("nonsense", "is no SQLAlchemy URL"),
+        (f"postgresql://app:hunter2@127.0.0.1:{unused_port()}/x", "can't be read (psycopg2."),
+        ("mysql+nosuchdriver://app:hunter2@h/x", "needs a driver that is not installed"),
+    ],
+    ids=["url", "away", "driver"],
+)
+def test_a_database_that_can_t_be_asked_is_said_without_its_password(url, said):
+    with pytest.raises(UsersError) as raised:
+        taken(mapping(Database(url)))
+    assert said in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.server
+def test_a_statement_that_hangs_is_cut_off(postgresql, monkeypatch):
     monkeypatch.setattr(users.engine, "TIMEOUT_S", 1)
-    table = UsersTable(people, "SELECT 1 FROM pg_sleep(3600)")
-    table.active_users()
-    settle(table)
-    assert table.active_users() == {}
-    assert "failed with sqlalchemy.exc.OperationalError" in caplog.text
-
-
-def test_an_unreachable_postgresql_recovers(people, now, caplog):
-    from tests.telemetry.receiver import closed_port
-
-    table = UsersTable(closed_port().replace("http://", "postgresql://app:hunter2@"), ACTIVE)
-    assert table.active_users() == {}
-    assert "postgresql://REDACTED@127.0.0.1:" in caplog.text
-    table._url = people
-    table._engine = None
-    now[0] += 60
-    table.active_users()
-    settle(table)
-    assert table.active_users() == COUNTS
+    database = postgresql
+    database.execute(
+        "CREATE VIEW users AS SELECT 1 AS id, now() AS created, now() AS seen FROM pg_sleep(3600)"
+    )
+    with pytest.raises(UsersError, match="QueryCanceled"):
+        taken(mapping(database))

@@ -73,16 +73,14 @@ def test_whenever_it_is_looked_at_no_day_is_done_twice_or_left_out(days):
     assert done == [first + dt.timedelta(days=n) for n in range(max(days) - min(days) + 1)]
 
 
-def test_a_day_begins_in_the_zone_of_the_settings(monkeypatch):
-    class Clock(dt.datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return dt.datetime(2026, 11, 24, 23, 30, tzinfo=dt.timezone.utc).astimezone(tz)
+def test_a_day_begins_in_the_zone_of_the_settings(url):
+    def day(zone):
+        now = dt.datetime(2026, 11, 24, 23, 30, tzinfo=dt.timezone.utc)
+        return jobs.newest_day(NEWEST, open_runs(url), resolved(timezone=zone), now)
 
-    monkeypatch.setattr(jobs.dt, "datetime", Clock)
-    assert jobs.today_in("UTC") == YESTERDAY
-    assert jobs.today_in("Europe/Berlin") == TODAY
-    assert jobs.today_in("America/New_York") == YESTERDAY
+    assert day("UTC") == YESTERDAY
+    assert day("Europe/Berlin") == TODAY
+    assert day("America/New_York") == YESTERDAY
 
 
 def test_the_leader_does_what_is_due_once(url):
@@ -90,7 +88,7 @@ def test_the_leader_does_what_is_due_once(url):
     leader = Leader(url, kept, [])
     assert leader.lead()
     leader.do_jobs()
-    assert set(leader.succeeded_at) == {"months", "retention"}
+    assert set(leader.succeeded_at) == {"growth", "months", "retention"}
     assert times(url) == [NOON]
     before = dict(leader.succeeded_at)
     leader._jobs_at_s = 0.0
@@ -107,10 +105,11 @@ def test_without_a_limit_nothing_is_deleted(url):
 def test_an_application_changes_no_schema_of_postgresql(url):
     runs = open_runs(url)
     runs.is_postgresql = True
-    assert jobs.run_due(runs, resolved(), TODAY, may_change_schema=False) == []
-    assert jobs.run_due(runs, resolved(), TODAY, may_change_schema=True) == [
-        ("months", TODAY), ("retention", TODAY),
-    ]  # fmt: skip
+    now = dt.datetime(2026, 11, 25, 12, tzinfo=dt.timezone.utc)
+    done = jobs.run_due(runs, resolved(), now, may_change_schema=False)
+    assert done == [("growth", YESTERDAY)]
+    done = jobs.run_due(runs, resolved(), now, may_change_schema=True)
+    assert done == [("months", TODAY), ("retention", TODAY)]
 
 
 def test_a_store_that_is_away_is_said_and_tried_again(caplog):

@@ -23,7 +23,7 @@ from pbmon.outbound import url_of
 from pbmon.spool import directory, inspection, journal
 from pbmon.spool.ledger import REASONS
 from pbmon.store import access
-from pbmon.telemetry import exporters, providers, statements, transport
+from pbmon.telemetry import exporters, providers, transport
 from pbmon.worker.urls import default_file
 
 NAME = "doctor"
@@ -129,10 +129,10 @@ def _budget(budget: Budget) -> str:
     return " ".join([*([budget.method] if budget.method else []), budget.endpoint, *words])
 
 
-_DATABASES = ("users_url", "store_url", "outbox_url")
+_DATABASES = ("store_url", "outbox_url")
 
 
-def _shown(name: str, value: Any) -> str:  # noqa: PLR0911 - one line for each shape
+def _shown(name: str, value: Any) -> str:
     if name == "budgets":
         return "; ".join(map(_budget, value.all)) or "none"
     if name in _DATABASES and value is not None and value.startswith("env:"):
@@ -140,8 +140,6 @@ def _shown(name: str, value: Any) -> str:  # noqa: PLR0911 - one line for each s
         return value if os.environ.get(variable) else f"{value} ✗ {variable} is not set"
     if name in ("endpoint", "analytics_endpoint", *_DATABASES) and value is not None:
         return privacy.mask_url(value)
-    if name == "users_query":
-        return "none" if value is None else statements.describe(value, "").text or "set"
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     if hasattr(value, "items"):

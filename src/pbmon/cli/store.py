@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
 import time
 from typing import TYPE_CHECKING
 
 from pbmon import privacy
 from pbmon.cli.place import Place, in_place
 from pbmon.outbound import url_of
-from pbmon.store.access import make_outbox, open_engine, read, upgrade
+from pbmon.store.access import make_outbox, open_engine, open_reader, read, upgrade
 from pbmon.worker.waiting import waiting_since
 
 if TYPE_CHECKING:
     from pbmon.store.queries import Queries
+    from pbmon.store.reader import Reader
 
 NAME = "store"
 HELP = "make, upgrade and read the store of events"
 
 _DAY = 86_400_000_000
+_FIGURES = (
+    "new", "active_24h", "active_7d", "active_30d", "churned", "reactivated", "total", "retention",
+    "stickiness",
+)  # fmt: skip
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +37,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     events = actions.add_parser("events", help="list events and features by how many used them")
     events.add_argument("--days", type=int, default=7, help="days back from now (7)")
+    growth = actions.add_parser("growth", help="show the growth figures of a day that is over")
+    growth.add_argument(
+        "--day", type=dt.date.fromisoformat, help="YYYY-MM-DD (the newest there is)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     def work(place: Place) -> int:
+        if args.action == "growth":
+            return _show_growth(open_reader(place.url), args.day)
         engine = open_engine(place.url)
         if args.action == "upgrade":
-            print(f"store {place.shown}", upgrade(engine))
+            print(f"store {place.shown}", upgrade(engine, place.settings.timezone))
             _make_outbox(url_of("outbox_url", place.settings.outbox_url))
         elif args.action == "status":
             _print_status(place, read(engine))
@@ -58,6 +70,24 @@ def _print_status(place: Place, queries: Queries) -> None:
     since = waiting_since(place.home, queries.positions())
     waits = f", others wait for {max(0, _now() - since) / 1e6:,.0f} s" if since is not None else ""
     print(f"store {place.shown} is up to date: {count:,} events stored{waits}")
+
+
+def _show_growth(reader: Reader, day: dt.date | None) -> int:
+    found = reader.user_growth(day)
+    reader.close()
+    if found is None:
+        print(f"no figures of {day or 'any day'}; `pbmon run growth` takes them")
+        return 1
+    print(f"{found.day} ({found.timezone}), by {found.source}")
+    for name in _FIGURES:
+        print(f"{name:<12} {_figure(getattr(found, name)):>12}")
+    return 0
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "not known"
+    return f"{value:.1%}" if isinstance(value, float) else f"{value:,}"
 
 
 def _list_events(queries: Queries, days: int) -> None:

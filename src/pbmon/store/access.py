@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from pbmon import runtime, signals
+from pbmon import signals
+from pbmon.runtime import StoreError as StoreError  # noqa: PLC0414 - part of what this offers
 from pbmon.store import engine, faults
 from pbmon.store.engine import DriverError
 
@@ -21,12 +22,11 @@ if TYPE_CHECKING:
     from pbmon.store.jobs import Runs
     from pbmon.store.outbox import Drain
     from pbmon.store.queries import Queries
+    from pbmon.store.reader import Reader
     from pbmon.store.schema import State
     from pbmon.store.writer import Writer
 
 _T = TypeVar("_T")
-
-StoreError = runtime.StoreError
 
 PATIENCE_S = 30.0
 """How long a statement of a writer may take, before it is tried anew."""
@@ -76,11 +76,11 @@ def open_engine(url: str, *, patience_s: float = 0.0) -> Engine:
         raise StoreError(f"can't be made: {faults.explain(error)}") from None
 
 
-def open_writer(url: str, basis: str, **options: Any) -> Writer:
-    """A writer into the store; options: of Writer. One in SQLite is made or upgraded first.
-    Raises StoreError."""
+def open_writer(url: str, basis: str, *, timezone: str = "UTC", **options: Any) -> Writer:
+    """A writer into the store; options: of Writer. One in SQLite is made or upgraded first, with
+    this zone for the days of people. Raises StoreError."""
     made = open_engine(url, patience_s=PATIENCE_S)
-    _require_current(made, makes=made.dialect.name == "sqlite")
+    _require_current(made, makes=timezone if made.dialect.name == "sqlite" else None)
     with signals.importing:
         from pbmon.store.writer import Writer
     return asking(lambda: Writer(made, basis, **options))
@@ -141,10 +141,15 @@ def open_conversions(url: str) -> Conversions:
     return Conversions(made)
 
 
-def open_reader(url: str) -> Queries:
-    """The queries of a store; one in SQLite is made or upgraded first. Raises StoreError."""
-    made = open_engine(url, patience_s=PATIENCE_S)
-    return read(made, makes=made.dialect.name == "sqlite")
+def open_reader(url: str, timezone: str = "UTC") -> Reader:
+    """The figures of a store; one in SQLite is made or upgraded first, with this zone for the days
+    of people. Raises StoreError."""
+    with signals.importing:
+        from pbmon.store.reader import LIMIT_S, Reader
+
+    made = open_engine(url, patience_s=LIMIT_S)
+    _require_current(made, makes=timezone if made.dialect.name == "sqlite" else None)
+    return Reader(made)
 
 
 def open_leadership(url: str) -> Leadership:
@@ -176,36 +181,37 @@ def make_outbox(made: Engine) -> str:
     return "has the outbox"
 
 
-def upgrade(made: Engine) -> str:
-    """Make or upgrade the tables; what was done, in words. Raises StoreError."""
+def upgrade(made: Engine, timezone: str) -> str:
+    """Make or upgrade the tables; what was done, in words. timezone: of the days of people in a
+    store that is made. Raises StoreError."""
     from pbmon.store import schema
     from pbmon.store.schema import State
 
-    before = asking(lambda: schema.upgrade(made))
+    before = asking(lambda: schema.upgrade(made, timezone))
     if before is State.NEWER:
         _judge(before)
     done = {State.ABSENT: "was made", State.OLDER: "was upgraded"}
     return f"{done.get(before, State.CURRENT.value)} (version {schema.VERSIONS[-1]})"
 
 
-def read(made: Engine, *, makes: bool = False) -> Queries:
-    """The queries of a store that is up to date; makes: make or upgrade it first. Raises
-    StoreError, as each of them does."""
-    _require_current(made, makes=makes)
+def read(made: Engine) -> Queries:
+    """The queries of a store that is up to date. Raises StoreError, as each of them does."""
+    _require_current(made)
     with signals.importing:
         from pbmon.store.queries import Queries
 
     return Queries(made)
 
 
-def _require_current(made: Engine, *, makes: bool = False) -> None:
-    """makes: make or upgrade it first. Raises StoreError, and leaves no connection then."""
+def _require_current(made: Engine, *, makes: str | None = None) -> None:
+    """makes: make or upgrade it first, with this zone. Raises StoreError, and leaves no connection
+    then."""
     with signals.importing:
         from pbmon.store import schema
 
     def look() -> State:
-        if makes:
-            schema.upgrade(made)
+        if makes is not None:
+            schema.upgrade(made, makes)
         with engine.reading(made).connect() as connection:
             return schema.state(connection)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import func, select, text
 
@@ -25,6 +26,8 @@ from pbmon.store.tables import (
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
+_T = TypeVar("_T")
+
 _ABANDONED = 30 * DAY
 
 
@@ -42,12 +45,10 @@ class Runs:
             job_runs.c.job, func.max(job_runs.c.period), func.max(job_runs.c.finished_at)
         )
 
-        def ask() -> dict[str, tuple[str, int]]:
-            with reading(self._engine).connect() as connection:
-                found = connection.execute(query.group_by(job_runs.c.job))
-                return {job: (period, finished_at) for job, period, finished_at in found}
-
-        return asking(ask)
+        found = self.read(
+            lambda connection: connection.execute(query.group_by(job_runs.c.job)).all()
+        )
+        return {job: (period, finished_at) for job, period, finished_at in found}
 
     def run(self, job: str, period: str, do: Callable[[Connection], None]) -> bool:
         """Do it in a transaction, unless it is done; whether it was done now."""
@@ -65,6 +66,24 @@ class Runs:
 
         return asking(attempt)
 
+    def read(self, ask: Callable[[Connection], _T]) -> _T:
+        """In a transaction that keeps no writer waiting."""
+
+        def attempt() -> _T:
+            with reading(self._engine).connect() as connection:
+                return ask(connection)
+
+        return asking(attempt)
+
+    def write(self, do: Callable[[Connection], None]) -> None:
+        """What is no period of a job, in a transaction."""
+
+        def attempt() -> None:
+            with self._engine.begin() as connection:
+                do(connection)
+
+        asking(attempt)
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -81,7 +100,11 @@ def forget_events(connection: Connection, before: int) -> None:
             connection.execute(text(f"DROP TABLE {SCHEMA}.{name}"))
     for table in (events, event_keys, deliveries, dead_letters):
         connection.execute(table.delete().where(table.c.occurred_at < before))
-    connection.execute(subject_days.delete().where(subject_days.c.day < schema.day_of(before)))
+
+
+def forget_activity(connection: Connection, before: dt.date) -> None:
+    """Delete older days on which people were active, but for their first ones."""
+    connection.execute(subject_days.delete().where(subject_days.c.day < before))
 
 
 def months_before(connection: Connection, before: int) -> list[str]:

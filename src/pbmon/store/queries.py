@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Select, and_, func, select, true
 
-from pbmon.runtime import Revenue
+from pbmon.catalog import FEATURE_ACTION
 from pbmon.spool.ledger import Position
-from pbmon.store import revenue
 from pbmon.store.access import asking
 from pbmon.store.engine import reading
 from pbmon.store.schema import HOUR
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
 K = 10
 """The fewest people of whom a figure is told."""
 
-_ACTIONS = ("viewed", "clicked", "completed")
+FEATURE_EVENTS = tuple(f"feature_{action}" for action in FEATURE_ACTION.values)
+"""Of track_feature(), in the order in which a feature is used."""
 
 
 class Use(NamedTuple):
@@ -47,9 +47,9 @@ class Adoption(NamedTuple):
 
 
 # Whose an event is: the user's, whom the session turned out to be, or the session's.
-_WITH_SESSIONS = events.outerjoin(sessions, events.c.session == sessions.c.session)
-_PERSON = func.coalesce(events.c.subject, sessions.c.subject, events.c.session)
-_PEOPLE = func.count(_PERSON.distinct())
+WITH_SESSIONS = events.outerjoin(sessions, events.c.session == sessions.c.session)
+PERSON = func.coalesce(events.c.subject, sessions.c.subject, events.c.session)
+_PEOPLE = func.count(PERSON.distinct())
 
 
 class Queries:
@@ -74,47 +74,31 @@ class Queries:
     def people(self, start: int, end: int, name: str | None = None) -> int | None:
         """Different people, None if they are fewer than K."""
         named = events.c.name == name if name is not None else true()
-        query = select(_PEOPLE).select_from(_WITH_SESSIONS).where(_within(start, end), named)
+        query = select(_PEOPLE).select_from(WITH_SESSIONS).where(within(start, end), named)
         ((people,),) = self._rows(query)
-        return _told(people)
+        return told(people)
 
     def uses(self, start: int, end: int, limit: int = 100) -> list[Use]:
         """By event, the most frequent first."""
         count = func.count().label("events")
         query = (
             select(events.c.name, count, _PEOPLE)
-            .select_from(_WITH_SESSIONS)
-            .where(_within(start, end))
+            .select_from(WITH_SESSIONS)
+            .where(within(start, end))
             .group_by(events.c.name)
             .order_by(count.desc(), events.c.name)
             .limit(limit)
         )
-        return [Use(name, count, _told(people)) for name, count, people in self._rows(query)]
+        return [Use(name, count, told(people)) for name, count, people in self._rows(query)]
 
     def adoption(self, start: int, end: int, limit: int = 100) -> list[Adoption]:
         """By feature, the one with the most people first."""
         return [
-            Adoption(feature, viewed, clicked, completed, _told(people))
+            Adoption(feature, viewed, clicked, completed, told(people))
             for feature, viewed, clicked, completed, people in self._rows(
                 _adoption(start, end, limit)
             )
         ]
-
-    def revenue(self, start: int, end: int, base_currency: str) -> Revenue:
-        """As runtime.Reader."""
-
-        def ask() -> Revenue:
-            with self._engine.connect() as connection:
-                return revenue.read(connection, start, end, base_currency)
-
-        return asking(ask)
-
-    def close(self) -> None:
-        self._engine.dispose()
-
-    def let_go(self) -> None:
-        """In a forked child: the connections are the parent's."""
-        self._engine.dispose(close=False)
 
     def _rows(self, query: Select[Any]) -> Sequence[Any]:
         def ask() -> Sequence[Any]:
@@ -126,24 +110,25 @@ class Queries:
 
 def _adoption(start: int, end: int, limit: int) -> Select[Any]:
     feature = events.c.properties["feature"].as_string()
-    names = [f"feature_{action}" for action in _ACTIONS]
     return (
         select(
             feature.label("feature"),
-            *(func.count().filter(events.c.name == name) for name in names),
+            *(func.count().filter(events.c.name == name) for name in FEATURE_EVENTS),
             _PEOPLE.label("people"),
         )
-        .select_from(_WITH_SESSIONS)
-        .where(_within(start, end), events.c.name.in_(names))
+        .select_from(WITH_SESSIONS)
+        .where(within(start, end), events.c.name.in_(FEATURE_EVENTS))
         .group_by(feature)
         .order_by(_PEOPLE.desc(), feature)
         .limit(limit)
     )
 
 
-def _within(start: int, end: int) -> ColumnElement[bool]:
+def within(start: int, end: int) -> ColumnElement[bool]:
+    """Events of this time."""
     return and_(events.c.occurred_at >= start, events.c.occurred_at < end)
 
 
-def _told(people: int) -> int | None:
+def told(people: int) -> int | None:
+    """A number of people, as it may be told."""
     return people if people >= K else None

@@ -17,10 +17,12 @@ from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfoNotFoundError
 
 from sqlalchemy import inspect, text
 
-from pbmon import signals
+from pbmon import growth, signals
+from pbmon.runtime import StoreError
 from pbmon.store import outbox
 from pbmon.store.engine import SCHEMA
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 VERSION_TABLE = "schema_version"
-VERSIONS = ("0001", "0002")
+VERSIONS = ("0001", "0002", "0003")
 """Of the steps in migrations/versions, the oldest first."""
 
 PEOPLE_VERSION = "people_version"
@@ -39,6 +41,11 @@ MADE_AT = "made_at"
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
+
+
+TIMEZONE = "timezone"
+"""In `meta`: the zone in which days of people are counted."""
+
 MONTHS_AHEAD = 13
 _LOCK = 0x70626D6F6E  # "pbmon": of pg_advisory_xact_lock
 
@@ -69,10 +76,11 @@ def version(connection: Connection) -> str | None:
     return found
 
 
-def upgrade(engine: Engine) -> State:
+def upgrade(engine: Engine, timezone: str = "UTC") -> State:
     """Bring the tables to the newest version, one process at a time; what they were before.
 
-    A newer version than this one's is left alone.
+    A newer version than this one's is left alone. timezone: of the days of people, for a store that
+    has none yet; it never changes.
     """
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
@@ -83,7 +91,7 @@ def upgrade(engine: Engine) -> State:
                 connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
             _migrate(connection)
         if found is not State.NEWER:
-            _set_up(connection)
+            _set_up(connection, timezone)
         if found is not State.NEWER and connection.dialect.name == "postgresql":
             add_months(connection, dt.datetime.now(dt.timezone.utc).date())
             outbox.create(connection)
@@ -122,7 +130,7 @@ def _quiet_alembic() -> Iterator[None]:
             logger.removeFilter(is_wanted)
 
 
-def _set_up(connection: Connection) -> None:
+def _set_up(connection: Connection, timezone: str) -> None:
     """What a store has once and for all."""
     from pbmon.store.tables import meta
 
@@ -132,6 +140,7 @@ def _set_up(connection: Connection) -> None:
         "pepper": secrets.token_hex(32),
         PEOPLE_VERSION: str(uuid.uuid4()),
         MADE_AT: str(clock(connection)),
+        TIMEZONE: timezone,
     }
     rows = [{"key": key, "value": value} for key, value in made.items() if key not in there]
     if rows:
@@ -188,6 +197,25 @@ def note_change_of_people(connection: Connection) -> None:
     connection.execute(
         meta.update().where(meta.c.key == PEOPLE_VERSION).values(value=str(uuid.uuid4()))
     )
+
+
+def zone(connection: Connection) -> dt.tzinfo:
+    """In which days of people are counted. Raises StoreError."""
+    name = timezone(connection)
+    try:
+        return growth.zone(name)
+    except ZoneInfoNotFoundError:
+        raise StoreError(
+            f"counts days in {name}, a time zone that is not known here; pip install tzdata"
+        ) from None
+
+
+def timezone(connection: Connection) -> str:
+    """Its name."""
+    from pbmon.store.tables import meta
+
+    query = meta.select().with_only_columns(meta.c.value).where(meta.c.key == TIMEZONE)
+    return str(connection.execute(query).scalar_one())
 
 
 def micros(day: dt.date) -> int:

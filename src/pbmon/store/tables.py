@@ -47,7 +47,8 @@ meta = Table(
 )
 """`store_id`: UUID of this store. `pepper`: of the HMACs, where the settings give none.
 `people_version`, `made_at`: see `schema`. `base_currency`, `base_exponent`: of the ledger, from its
-first transaction on."""
+first transaction on. `timezone`: in which days of people are counted. `growth_source`: of the
+growth figures in force."""
 
 events = Table(
     "events",
@@ -109,9 +110,38 @@ subject_days = Table(
     metadata,
     Column("day", Date, primary_key=True),
     Column("subject", Id, primary_key=True),
+    Index("subject_days_subject", "subject", "day"),
     sqlite_with_rowid=False,
 )
-"""Days (UTC) on which a subject did anything."""
+"""Days, in the store's zone, on which a subject did anything."""
+
+subject_activity = Table(
+    "subject_activity",
+    metadata,
+    Column("subject", Id, primary_key=True),
+    Column("first_day", Date, nullable=False, index=True),
+    Column("last_day", Date, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The first and the last of them; kept when `subject_days` are not."""
+
+growth_snapshots = Table(
+    "growth_snapshots",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("source", String(20), primary_key=True),
+    Column("timezone", String(64), nullable=False),
+    *(
+        Column(name, BigInteger)
+        for name in (
+            "new", "active_24h", "active_7d", "active_30d", "churned", "before", "total",
+            "reactivated",
+        )
+    ),
+    Column("computed_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+"""Growth figures of each day that is over, as pbmon.growth defines them. NULL: not known."""
 
 sessions = Table(
     "sessions",

@@ -1,140 +1,239 @@
-"""Active users by the configured query on the application's own users table."""
+"""Growth figures from the application's own table of users, by the mapping in the settings.
+
+Only numbers are read. The table is gone through in order of its id, a batch at a time, each in a
+transaction of its own, so that a large one is neither loaded nor held.
+"""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Mapping
-from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
-from pbmon import privacy, signals
-from pbmon.store import engine
+from pbmon import growth, privacy, signals
+from pbmon.growth import USERS, UserGrowth
+from pbmon.parsing import Users
+from pbmon.store import engine, schema
+from pbmon.store.engine import DriverError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
+    from sqlalchemy import ColumnElement, Connection, Engine, FromClause
 
-WINDOWS = {"24h": timedelta(days=1), "7d": timedelta(days=7), "30d": timedelta(days=30)}
-_EVERY_S = 60.0
-_AGAIN_S = 5.0
-_FIRST_WAIT_S = 5.0
+BATCH = 50_000
+"""Rows that one statement looks at."""
+
+PROMPT_US = 3600 * 1_000_000
+"""For so long after a day it is still known who was active on it: later, those who came back are
+seen on a later day."""
 
 
-class UsersTable:
-    """A StoreReader over the application's users table.
+class UsersError(Exception):
+    """The table can't be read; the text says why and the remedy, never a secret."""
 
-    url: SQLAlchemy URL. query: one SELECT giving one number; with `:since` (the start of the
-    window in UTC) it is asked for 24 h, 7 d and 30 d, without it for 24 h.
 
-    The query runs on a connection of its own, in a thread of its own, at most once a minute (5 s
-    after a failure) and within 5 s: no request ever waits for it, and an export
-    waits for the first one only. It is not traced.
-    """
-
-    def __init__(self, url: str, query: str) -> None:
-        self._url = url
-        self._query = query
-        self._counts: dict[str, int] = {}
-        self.forget()
-        signals.enlist(self)
-
-    def forget(self) -> None:
-        """In a forked child: the parent's connection and thread are not its own."""
-        self._lock = threading.Lock()
-        self._asked_s: float | None = None
-        self._worker: threading.Thread | None = None
-        self._engine: Engine | None = None
-
-    def active_users(self) -> Mapping[str, int]:
-        """The newest figures; empty until the first query has answered or while it fails.
-
-        Starts a refresh when they are a minute old, and waits for the first one only.
-        """
-        with self._lock:
-            now = time.monotonic()
-            first = self._asked_s is None
-            # Sooner after a failure: the application may only just be making its tables.
-            wait_s = _EVERY_S if self._counts else _AGAIN_S
-            due = self._asked_s is None or now - self._asked_s >= wait_s
-            if due and self._worker is not None and self._worker.is_alive():
-                self._counts = {}  # a query that hangs: its last figures are no longer true
-            elif due:
-                self._asked_s = now
-                self._worker = self._start()
-            worker = self._worker
-        if first and worker is not None:
-            worker.join(_FIRST_WAIT_S)
-        return dict(self._counts)
-
-    def _start(self) -> threading.Thread | None:
-        worker = threading.Thread(target=self._refresh, name="pbmon-users", daemon=True)
+def snapshot(users: Users, url: str, day: dt.date, timezone: str) -> UserGrowth:
+    """Figures of a day that is over. Raises UsersError."""
+    zone = growth.zone(timezone)
+    now = schema.now()
+    with _asking(url), suppress_instrumentation():
+        made = _open(url)
         try:
-            worker.start()
-        except RuntimeError:  # the interpreter is exiting
-            return None
-        return worker
-
-    def _refresh(self) -> None:
-        counts: dict[str, int] = {}
-        try:
-            with suppress_instrumentation():
-                counts = self._ask()
-        except ImportError as error:
-            signals.tell(
-                "users_query",
-                "pbmon: users_url %s needs a driver that is not installed (%s); for PostgreSQL: "
-                "pip install 'pbmon[postgres]'",
-                privacy.mask_url(self._url),
-                error.name,
-            )
-        except Exception as error:
-            signals.tell(
-                "users_query",
-                "pbmon: users_query on %s failed with %s; pbmon.users.active has no value until "
-                "it works. Check the settings users_url and users_query.",
-                privacy.mask_url(self._url),
-                privacy.error_type(error),
-            )
+            with made.connect() as connection:
+                counts = _Table(users, connection, zone).count(day)
         finally:
-            with self._lock:
-                self._counts = counts
+            made.dispose()
+    is_known = (
+        users.last_seen_at is not None
+        and now - growth.start_of(day + dt.timedelta(days=1), zone) < PROMPT_US
+    )
+    return UserGrowth(
+        day=day,
+        source=USERS,
+        timezone=timezone,
+        new=counts["new"],
+        total=counts["total"],
+        active_24h=counts["active_24h"] if is_known else None,
+        active_7d=counts["active_7d"] if is_known else None,
+        active_30d=counts["active_30d"] if is_known else None,
+        churned=counts["churned"] if is_known else None,
+        before=None,
+        reactivated=None,
+        computed_at=now,
+    )
 
-    def _ask(self) -> dict[str, int]:
-        with signals.importing:
-            from sqlalchemy import DateTime, bindparam, text
 
-        connected = self._engine or self._connect()
-        statement = text(self._query)
-        windows = list(WINDOWS.items())
-        # SQLAlchemy knows the names it bound; one in a literal is written `\:since`.
-        if "since" not in statement.compile().params:
-            windows = windows[:1]
-        else:
-            aware = connected.dialect.name != "sqlite"
-            statement = statement.bindparams(bindparam("since", type_=DateTime(timezone=aware)))
-        now = datetime.now(timezone.utc)
-        counts: dict[str, int] = {}
-        with connected.connect() as connection:
-            for window, length in windows:
-                bound = {"since": now - length} if len(windows) > 1 else {}
-                counts[window] = int(connection.execute(statement, bound).scalar_one())
-            connection.rollback()
-        return counts
+@contextmanager
+def _asking(url: str) -> Iterator[None]:
+    """What goes wrong is UsersError, which names the database without its password."""
+    with signals.importing:
+        from sqlalchemy.exc import SQLAlchemyError
+    try:
+        yield
+    except (ValueError, DriverError) as error:
+        raise UsersError(f"{privacy.mask_url(url)} {error}") from None
+    except (SQLAlchemyError, OSError) as error:
+        kind = privacy.error_type(getattr(error, "orig", None) or error)
+        raise UsersError(
+            f"{privacy.mask_url(url)} can't be read ({kind}); check [users] "
+            "and what it may read there"
+        ) from None
 
-    def _connect(self) -> Engine:
-        from sqlalchemy.pool import NullPool
 
-        url = engine.parse(self._url)
-        arguments: dict[str, object] = {}
-        if url.get_backend_name() == "postgresql" and "psycopg" in url.get_driver_name():
-            arguments = {
-                "connect_timeout": engine.TIMEOUT_S,
-                "options": f"-c statement_timeout={engine.TIMEOUT_S * 1000}"
-                " -c default_transaction_read_only=on",
+def _open(url: str) -> Engine:
+    """That connects once, and only reads."""
+    from sqlalchemy import event
+    from sqlalchemy.pool import NullPool
+
+    parsed = engine.parse(url)
+    arguments: dict[str, Any] = {}
+    if parsed.get_backend_name() == "postgresql" and "psycopg" in parsed.get_driver_name():
+        arguments = {
+            "connect_timeout": engine.TIMEOUT_S,
+            "options": f"-c statement_timeout={engine.TIMEOUT_S * 1000}"
+            " -c default_transaction_read_only=on",
+        }
+    elif parsed.get_backend_name() == "sqlite":
+        if not Path(parsed.database or "").is_file():  # SQLite would make it
+            raise ValueError("is a file that is not there; check `url` in [users]")
+        arguments = {"timeout": engine.TIMEOUT_S}
+    made = engine.make(parsed, arguments, poolclass=NullPool)
+    if made.dialect.name == "sqlite":
+
+        @event.listens_for(made, "connect")
+        def only_read(connection: Any, _record: Any) -> None:
+            connection.execute("PRAGMA query_only=ON").close()
+
+    return made
+
+
+class _Table:
+    """The table as it is there: names are compared with the database's and quoted, never pasted."""
+
+    def __init__(self, users: Users, connection: Connection, zone: dt.tzinfo) -> None:
+        """Raises ValueError where the mapping does not fit."""
+        from sqlalchemy import column, inspect, table
+        from sqlalchemy.exc import NoSuchTableError
+        from sqlalchemy.sql import quoted_name
+
+        self._users = users
+        self._connection = connection
+        self._zone = zone
+        place, _, name = users.table.rpartition(".")
+        try:
+            found = {
+                each["name"]: each["type"]
+                for each in inspect(connection).get_columns(name, schema=place or None)
             }
-        elif url.get_backend_name() == "sqlite":
-            arguments = {"timeout": engine.TIMEOUT_S}
-        self._engine = engine.make(url, arguments, poolclass=NullPool)
-        return self._engine
+        except NoSuchTableError:
+            found = {}
+        if not found:
+            raise ValueError(f"has no table {users.table}; check `table` in [users]")
+        for field in ("id", "created_at", "last_seen_at", "status"):
+            wanted = getattr(users, field)
+            if wanted is not None and wanted not in found:
+                raise ValueError(f"has no column {wanted} in {users.table}; check `{field}`")
+        self._columns = {
+            name: column(quoted_name(name, quote=True), kind) for name, kind in found.items()
+        }
+        self._from: FromClause = table(
+            quoted_name(name, quote=True),
+            *self._columns.values(),
+            schema=quoted_name(place, quote=True) if place else None,
+        )
+
+    def count(self, day: dt.date) -> Counter[str]:
+        """Users by figure; of those with another status none."""
+        from sqlalchemy import func, select
+
+        within = self._is_registered()
+        figures = [
+            func.count().filter(within, condition).label(name)
+            for name, condition in self._figures(day).items()
+        ]
+        id_ = self._columns[self._users.id]
+        counts: Counter[str] = Counter()
+        after: list[ColumnElement[bool]] = []
+        while True:
+            ids = select(id_).select_from(self._from).where(*after).order_by(id_)
+            last = self._connection.execute(ids.offset(BATCH - 1).limit(1)).scalar()
+            batch = [*after, id_ <= last] if last is not None else after
+            row = self._connection.execute(
+                select(*figures).select_from(self._from).where(*batch)
+            ).one()
+            counts.update(row._asdict())
+            self._connection.rollback()
+            if last is None:
+                return counts
+            after = [id_ > last]
+
+    def _is_registered(self) -> ColumnElement[bool]:
+        from sqlalchemy import String, cast, true
+
+        users = self._users
+        if users.status is None:
+            return true()
+        return cast(self._columns[users.status], String).in_(users.active)
+
+    def _figures(self, day: dt.date) -> dict[str, ColumnElement[bool]]:
+        """Figure → who counts. Those who came since the day's end are not there yet; those who were
+        seen since then were there before, as far as this table knows."""
+        from sqlalchemy import and_, or_
+
+        created = self._columns[self._users.created_at]
+        end = day + dt.timedelta(days=1)
+        was_there = or_(created.is_(None), self._before(created, end))
+        figures = {
+            "new": and_(self._since(created, day), self._before(created, end)),
+            "total": was_there,
+        }
+        if self._users.last_seen_at is not None:
+            seen = self._columns[self._users.last_seen_at]
+
+            def seen_in(days: int) -> ColumnElement[bool]:
+                return and_(was_there, self._since(seen, end - dt.timedelta(days=days)))
+
+            last, before = growth.MONTH, growth.LOOK_BACK
+            figures |= {
+                "active_24h": seen_in(1),
+                "active_7d": seen_in(7),
+                "active_30d": seen_in(last),
+            }
+            gone = self._before(seen, end - dt.timedelta(days=last))
+            figures["churned"] = and_(seen_in(before), gone)
+        return figures
+
+    def _since(self, column: Any, day: dt.date) -> ColumnElement[bool]:
+        moment, bound = self._comparable(column, day)
+        return moment >= bound  # type: ignore[no-any-return]
+
+    def _before(self, column: Any, day: dt.date) -> ColumnElement[bool]:
+        moment, bound = self._comparable(column, day)
+        return moment < bound  # type: ignore[no-any-return]
+
+    def _comparable(self, column: Any, day: dt.date) -> tuple[Any, Any]:
+        """A column of times, and the start of a local day as it compares with it. Without a zone
+        they are UTC; dates are local days; numbers are seconds since the epoch.
+
+        Raises ValueError for a column that holds no times.
+        """
+        from sqlalchemy import Date, DateTime, Integer, Numeric, bindparam, case, cast, func
+
+        kind = column.type
+        start_s = growth.start_of(day, self._zone) // 1_000_000
+        if isinstance(kind, Date):
+            return column, bindparam(None, day, type_=Date)
+        if self._connection.dialect.name == "sqlite":  # the type is each value's own
+            seconds = cast(func.strftime("%s", column), Integer)
+            return case((func.typeof(column) == "text", seconds), else_=column), start_s
+        if isinstance(kind, (Integer, Numeric)):
+            return column, start_s
+        if isinstance(kind, DateTime):
+            start = dt.datetime.fromtimestamp(start_s, dt.timezone.utc)
+            bound = start if kind.timezone else start.replace(tzinfo=None)
+            return column, bindparam(None, bound, type_=DateTime(timezone=kind.timezone))
+        raise ValueError(f"holds no times in {column.name} of {self._users.table}")

@@ -18,16 +18,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from sqlalchemy import bindparam, select, text, update
+from sqlalchemy import bindparam, case, select, text, update
 
-from pbmon import privacy
+from pbmon import growth, privacy
 from pbmon.money import Rates
 from pbmon.spool.entries import Consent, Event, Link, Transaction, UnreadableError, decode
 from pbmon.spool.ledger import Position
 from pbmon.store import schema
 from pbmon.store.engine import reading
 from pbmon.store.ledger import Ledger
-from pbmon.store.schema import DAY, HOUR
+from pbmon.store.schema import HOUR
 from pbmon.store.tables import (
     checkpoints,
     consents,
@@ -37,6 +37,7 @@ from pbmon.store.tables import (
     insert_of,
     meta,
     sessions,
+    subject_activity,
     subject_days,
     subjects,
 )  # fmt: skip
@@ -131,7 +132,7 @@ class Writer:
         rates: Rates | None = None,
         pepper: bytes | None = None,
     ) -> None:
-        """The tables must be there. Raises SQLAlchemyError."""
+        """The tables must be there. Raises SQLAlchemyError, StoreError."""
         self._engine = engine
         self.basis = basis
         self.sharing = sharing
@@ -150,14 +151,15 @@ class Writer:
             index_elements=["hour", "name"],
             set_={"events": event_totals.c.events + add.excluded.events},
         )
-        if pepper is None:
-            with reading(engine).connect() as connection:
+        with reading(engine).connect() as connection:
+            if pepper is None:
                 pepper = bytes.fromhex(connection.execute(_META, {"key": "pepper"}).scalar_one())
+            self.zone = schema.zone(connection)
         self.lookup = lru_cache(_CACHED)(partial(privacy.lookup, pepper))
         self.session = lru_cache(_CACHED)(partial(privacy.session_pseudonym, pepper))
         self.people: dict[str, Person] = {}
         self.people_version: str | None = None
-        self.days: set[tuple[int, bytes]] = set()
+        self.days: set[tuple[dt.date, bytes]] = set()
         """Of subject_days, those that are stored for certain."""
 
     def position(self, source: str) -> Position:
@@ -229,7 +231,7 @@ class Batch:
         """Source, id, whether it may come again under this id, and content."""
         self._links: list[tuple[str, Link]] = []
         self._consents: list[tuple[str, Consent]] = []
-        self._days: set[tuple[int, bytes]] = set()
+        self._days: set[tuple[dt.date, bytes]] = set()
         self._people: dict[str, Person] = {}
         self._books: dict[type, Book] = {}
         for portion in portions:
@@ -282,6 +284,7 @@ class Batch:
         if rows:
             self._store_events(connection, rows)
             self._store_totals(connection, rows)
+            self._store_days(connection, rows)
             self._store_deliveries(connection, rows)
         for kind in BOOKS:  # in one order in every transaction, likewise
             if kind in self._books:
@@ -502,17 +505,45 @@ class Batch:
             # In one order in every transaction: two of them never wait for each other.
             [{"hour": h, "name": n, "events": count} for (h, n), count in sorted(totals.items())],
         )
+
+    def _store_days(self, connection: Connection, rows: Sequence[_Row]) -> None:
+        """On which local days whose rows are; the first and the last of each person."""
+        zone = self.writer.zone
         self._days = {
-            (row.occurred_at // DAY, row.subject) for row in rows if row.subject is not None
+            (growth.day_of(row.occurred_at, zone), row.subject)
+            for row in rows
+            if row.subject is not None
         } - self.writer.days
-        if self._days:
-            connection.execute(
-                self.writer.adding[subject_days],
-                [
-                    {"day": _EPOCH + dt.timedelta(days=day), "subject": subject}
-                    for day, subject in sorted(self._days)
-                ],
-            )
+        if not self._days:
+            return
+        days = sorted(self._days)
+        connection.execute(
+            self.writer.adding[subject_days],
+            [{"day": day, "subject": subject} for day, subject in days],
+        )
+        first = {subject: day for day, subject in reversed(days)}
+        last = {subject: day for day, subject in days}
+        known = subject_activity.c
+        add = self.writer.insert(subject_activity)
+        came = add.excluded
+        connection.execute(
+            add.on_conflict_do_update(
+                index_elements=["subject"],
+                set_={
+                    "first_day": case(
+                        (came.first_day < known.first_day, came.first_day), else_=known.first_day
+                    ),
+                    "last_day": case(
+                        (came.last_day > known.last_day, came.last_day), else_=known.last_day
+                    ),
+                },
+                where=(came.first_day < known.first_day) | (came.last_day > known.last_day),
+            ),
+            [
+                {"subject": subject, "first_day": first[subject], "last_day": last[subject]}
+                for subject in sorted(first)
+            ],
+        )
 
     def _store_deliveries(self, connection: Connection, rows: Sequence[_Row]) -> None:
         """What may go to destinations: nobody's events, and those of people who agree."""
@@ -548,7 +579,6 @@ class Batch:
 BOOKS: Mapping[type, Callable[[Batch], Book]] = {Transaction: Ledger}
 """Kind of entry → what keeps it, for each that is none of the writer's own."""
 
-_EPOCH = dt.date(1970, 1, 1)
 _PLACE = struct.Struct(">II")
 _META = select(meta.c.value).where(meta.c.key == bindparam("key"))
 _PEOPLE = select(

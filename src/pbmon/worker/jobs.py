@@ -10,9 +10,11 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
+from pbmon import signals
+from pbmon.growth import zone
 from pbmon.settings import Settings
+from pbmon.worker import growth
 
 if TYPE_CHECKING:
     from pbmon.store.jobs import Runs
@@ -20,18 +22,29 @@ if TYPE_CHECKING:
 Work = Callable[[Any, Settings, dt.date], None]
 """With a connection to the store."""
 
+Take = Callable[[Any, Settings, dt.date], bool]
+"""With the store's Runs."""
+
+
+def _nothing(_connection: Any, _settings: Settings, _day: dt.date) -> None:
+    return None
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """do: the work for one day, in a transaction that notes it as done. each_day: whether every
     missed day is made up for. changes_schema: with PostgreSQL it is left to `pbmon worker` and
-    `pbmon run`."""
+    `pbmon run`. take: in the place of `do`, for what must not hold the store while it reads: the
+    figures of a day that is over, in the zone of the store; whether it was done now. needs: a
+    setting without which there is nothing to do."""
 
     name: str
     meaning: str
-    do: Work
+    do: Work = _nothing
     each_day: bool = False
     changes_schema: bool = False
+    take: Take | None = None
+    needs: str | None = None
 
 
 def _retention(connection: Any, settings: Settings, day: dt.date) -> None:
@@ -40,6 +53,8 @@ def _retention(connection: Any, settings: Settings, day: dt.date) -> None:
     if settings.events_retention_days is not None:
         oldest = day - dt.timedelta(days=settings.events_retention_days)
         jobs.forget_events(connection, schema.micros(oldest))
+    if settings.activity_retention_days is not None:
+        jobs.forget_activity(connection, day - dt.timedelta(days=settings.activity_retention_days))
     jobs.forget_checkpoints(connection)
 
 
@@ -56,9 +71,22 @@ JOBS = {
         Job("months", "add a partition for each month ahead", _months, changes_schema=True),
         Job(
             "retention",
-            "delete events older than events_retention_days",
+            "delete events older than events_retention_days, and days of activity likewise",
             _retention,
             changes_schema=True,  # a month is a partition, which is dropped
+        ),
+        Job(
+            "growth",
+            "take the growth figures of a day that is over, by activity",
+            each_day=True,
+            take=growth.from_activity,
+        ),
+        Job(
+            "users",
+            "the same by the application's own table of users, where there is one",
+            each_day=True,
+            take=growth.from_users,
+            needs="users",
         ),
     )
 }
@@ -75,12 +103,20 @@ def due(job: Job, last: str | None, today: dt.date) -> list[dt.date]:
     return [newest + dt.timedelta(days=n) for n in range(1, (today - newest).days + 1)]
 
 
-def today_in(zone: str) -> dt.date:
-    return dt.datetime.now(dt.timezone.utc if zone == "UTC" else ZoneInfo(zone)).date()
+def applies(job: Job, settings: Settings) -> bool:
+    """Whether there is anything to do with these settings."""
+    return job.needs is None or getattr(settings, job.needs) is not None
+
+
+def newest_day(job: Job, runs: Runs, settings: Settings, now: dt.datetime) -> dt.date:
+    """For which it may be done: today, or the newest that is over. Raises StoreError."""
+    if job.take is not None:
+        return growth.ended_day(runs, now)
+    return now.astimezone(zone(settings.timezone)).date()
 
 
 def run_due(
-    runs: Runs, settings: Settings, today: dt.date, *, may_change_schema: bool
+    runs: Runs, settings: Settings, now: dt.datetime, *, may_change_schema: bool
 ) -> list[tuple[str, dt.date]]:
     """Do what is due; what was done. Raises StoreError."""
     last = runs.last()
@@ -88,13 +124,22 @@ def run_due(
     for job in JOBS.values():
         if job.changes_schema and runs.is_postgresql and not may_change_schema:
             continue
+        if not applies(job, settings):
+            continue
         newest = last[job.name][0] if job.name in last else None
-        done += [
-            (job.name, day) for day in due(job, newest, today) if run(runs, job, settings, day)
-        ]
+        for day in due(job, newest, newest_day(job, runs, settings, now)):
+            try:
+                if run(runs, job, settings, day):
+                    done.append((job.name, day))
+            except growth.NotTakenError as error:
+                signals.tell(job.name, "pbmon: job %s of %s: %s", job.name, day, error)
+                break  # tried again at the next look
     return done
 
 
 def run(runs: Runs, job: Job, settings: Settings, day: dt.date) -> bool:
-    """Do a job for a day, unless it is done; whether it was done now. Raises StoreError."""
+    """Do a job for a day, unless it is done; whether it was done now. Raises StoreError, and
+    NotTakenError where the application's own table can't be read."""
+    if job.take is not None:
+        return job.take(runs, settings, day)
     return runs.run(job.name, day.isoformat(), lambda c: job.do(c, settings, day))

@@ -8,6 +8,7 @@ with the process.
 
 from __future__ import annotations
 
+import datetime as dt
 import random
 import threading
 import time
@@ -245,8 +246,8 @@ class Leader:
             self._runs = open_runs(self._url)
         if self._is_clock_doubtful():
             return
-        today = jobs.today_in(self._settings.timezone)
-        jobs.run_due(self._runs, self._settings, today, may_change_schema=self._may_change_schema)
+        now = dt.datetime.now(dt.timezone.utc)
+        jobs.run_due(self._runs, self._settings, now, may_change_schema=self._may_change_schema)
         for job, (_, finished_at) in self._runs.last().items():
             self.succeeded_at[job] = finished_at / 1e6
         self._jobs_at_s = time.monotonic() + _JOBS_EVERY_S

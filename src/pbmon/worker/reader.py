@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pbmon import signals
-from pbmon.runtime import Reader, StoreError
+from pbmon import privacy, runtime, signals
+from pbmon.runtime import StoreError
 from pbmon.settings import Settings
 from pbmon.spool import journal
 from pbmon.spool.directory import UnusableError
@@ -15,7 +15,7 @@ from pbmon.store.access import open_reader
 from pbmon.worker.urls import store_url
 
 if TYPE_CHECKING:
-    from pbmon.store.queries import Queries
+    from pbmon.store.reader import Reader
 
 
 class LazyReader:
@@ -25,13 +25,13 @@ class LazyReader:
         self._settings = settings
         self._service = service
         self._lock = threading.Lock()
-        self._queries: Queries | None = None
+        self._reader: Reader | None = None
         signals.enlist(self)
 
-    def open(self) -> Reader:
+    def open(self) -> runtime.Reader:
         """Raises StoreError."""
         with self._lock:
-            if self._queries is None:
+            if self._reader is None:
                 settings = self._settings()
                 try:
                     home = journal.open_home(settings.state_dir, self._service())
@@ -41,20 +41,24 @@ class LazyReader:
                         "that this user can write to"
                     ) from None
                 try:
-                    self._queries = open_reader(store_url(settings, home))
+                    url = store_url(settings, home)
+                    try:
+                        self._reader = open_reader(url, settings.timezone)
+                    except StoreError as error:
+                        raise StoreError(f"the store {privacy.mask_url(url)} {error}") from None
                 finally:
                     home.close()
-            return self._queries
+            return self._reader
 
     def close(self) -> None:
         with self._lock:
-            queries, self._queries = self._queries, None
-        if queries is not None:
-            queries.close()
+            reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.close()
 
     def forget(self) -> None:
         """In a forked child: the connections are the parent's."""
         self._lock = threading.Lock()
-        queries, self._queries = self._queries, None
-        if queries is not None:
-            queries.let_go()
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.let_go()

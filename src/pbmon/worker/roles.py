@@ -98,6 +98,7 @@ def build(
         destinations=tuple(destinations),
         base_currency=settings.base_currency,
         rates=at_hand(settings),
+        timezone=settings.timezone,
         portion=portion,
         every_second=every_second,
     )

@@ -47,6 +47,7 @@ class Shipper:
     """url: of the store; outbox_url: of the outbox, if it is not in a store of PostgreSQL.
     consent: purpose → legal basis. destinations: names of those that are to get what is stored.
     base_currency, rates: what money is converted into, and by. portion: items of a transaction.
+    timezone: of the days of people, where it makes the store.
 
     every_second: called in its thread, whether or not this process is the shipper.
     """
@@ -62,6 +63,7 @@ class Shipper:
         base_currency: str = "USD",
         rates: Rates | None = None,
         portion: int = PORTION,
+        timezone: str = "UTC",
         every_second: Callable[[], None] = lambda: None,
     ) -> None:
         self._home = home
@@ -72,6 +74,7 @@ class Shipper:
         self._rates = rates
         self._outbox_url = outbox_url or (url if url.startswith("postgres") else None)
         self._portion = portion
+        self._timezone = timezone
         self._every_second = every_second
         self._begin()
         signals.enlist(self)
@@ -349,6 +352,7 @@ class Shipper:
                 destinations=self._destinations,
                 base_currency=self._base_currency,
                 rates=self._rates,
+                timezone=self._timezone,
             )
         return self._writer
 

@@ -1,0 +1,92 @@
+"""The store as the application reads it: figures alone, each within a limit of time."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pbmon.growth import Cohort, FeatureAdoption, FunnelStep, UserGrowth
+from pbmon.runtime import Revenue
+from pbmon.store import adoption, cohorts, funnels, growth, revenue
+from pbmon.store.access import asking
+from pbmon.store.engine import reading
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+_T = TypeVar("_T")
+
+LIMIT_S = 10.0
+"""Of a statement."""
+
+_STEPS = 100_000
+"""Of SQLite's machine between two looks at the clock: about a millisecond."""
+
+
+class Reader:
+    """engine: whose statements end after LIMIT_S in PostgreSQL. Times are µs since the epoch, UTC;
+    of two the first is within, the second is not. Each method raises StoreError."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def revenue(self, start: int, end: int, base_currency: str) -> Revenue:
+        """base_currency: of a store that has none yet."""
+        return self._ask(lambda connection: revenue.read(connection, start, end, base_currency))
+
+    def user_growth(self, day: dt.date | None) -> UserGrowth | None:
+        """Of a day, or of the newest there is."""
+        return self._ask(lambda connection: growth.find(connection, day))
+
+    def cohorts(self, start: dt.date, end: dt.date, period: str) -> list[Cohort]:
+        return self._ask(lambda connection: cohorts.of(connection, start, end, period))
+
+    def funnel(self, steps: Sequence[str], start: int, end: int, window: int) -> list[FunnelStep]:
+        return self._ask(lambda connection: funnels.of(connection, steps, start, end, window))
+
+    def feature_adoption(self, start: int, end: int, segment: str | None) -> list[FeatureAdoption]:
+        return self._ask(lambda connection: adoption.of(connection, start, end, segment))
+
+    def _ask(self, ask: Callable[[Connection], _T]) -> _T:
+        def attempt() -> _T:
+            with reading(self._engine).connect() as connection, _Limit(connection):
+                return ask(connection)
+
+        return asking(attempt)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def let_go(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        self._engine.dispose(close=False)
+
+
+class _Limit:
+    """Of a statement in SQLite, which has none of its own."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._driver: Any = None
+        self._until_s = 0.0
+
+    def __enter__(self) -> None:
+        if self._connection.dialect.name != "sqlite":
+            return
+        from sqlalchemy import event
+
+        self._driver = self._connection.connection.driver_connection
+        event.listen(self._connection, "before_cursor_execute", self._begin)
+        self._driver.set_progress_handler(self._is_over, _STEPS)
+
+    def _begin(self, *_: Any) -> None:
+        self._until_s = time.monotonic() + LIMIT_S
+
+    def _is_over(self) -> bool:
+        return time.monotonic() > self._until_s
+
+    def __exit__(self, *_: object) -> None:
+        if self._driver is not None:
+            self._driver.set_progress_handler(None, 0)
