@@ -12,12 +12,17 @@ if TYPE_CHECKING:
     from pbmon.business.consent import consent as consent
     from pbmon.business.events import identify as identify
     from pbmon.business.events import track as track
+    from pbmon.business.experiments import experiment as experiment
+    from pbmon.business.experiments import experiment_report as experiment_report
+    from pbmon.business.experiments import expose as expose
     from pbmon.business.features import track_feature as track_feature
+    from pbmon.business.openfeature import OpenFeatureHook as OpenFeatureHook
     from pbmon.business.revenue import track_revenue as track_revenue
     from pbmon.catalog import VERSION as __version__  # noqa: F401, N811
     from pbmon.identity import context as context
     from pbmon.runtime import Accepted as Accepted
     from pbmon.runtime import Refused as Refused
+    from pbmon.runtime import StoreError as StoreError
     from pbmon.store.outbox import outbox as outbox
     from pbmon.wiring import configure as configure
     from pbmon.wiring import flush as flush
@@ -29,9 +34,13 @@ _NAMES = {
     "Accepted": "pbmon.runtime:Accepted",
     "Budget": "pbmon.budgets:Budget",
     "Refused": "pbmon.runtime:Refused",
+    "StoreError": "pbmon.runtime:StoreError",
     "configure": "pbmon.wiring:configure",
     "consent": "pbmon.business.consent:consent",
     "context": "pbmon.identity:context",
+    "experiment": "pbmon.business.experiments:experiment",
+    "experiment_report": "pbmon.business.experiments:experiment_report",
+    "expose": "pbmon.business.experiments:expose",
     "flush": "pbmon.wiring:flush",
     "identify": "pbmon.business.events:identify",
     "outbox": "pbmon.store.outbox:outbox",
@@ -41,15 +50,19 @@ _NAMES = {
     "track_revenue": "pbmon.business.revenue:track_revenue",
     "websocket_connections": "pbmon.wiring:websocket_connections",
 }
+EXTRAS = {"OpenFeatureHook": "pbmon.business.openfeature:OpenFeatureHook"}
+"""Names that need an extra: no part of `__all__`, so that `import *` needs none."""
+
 __all__ = sorted(_NAMES)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
+    place = _NAMES.get(name) or EXTRAS.get(name)
+    if place is None:
         raise AttributeError(f"module 'pbmon' has no attribute {name!r}")
     from importlib import import_module
 
-    module, _, attribute = _NAMES[name].partition(":")
+    module, _, attribute = place.partition(":")
     value = getattr(import_module(module), attribute)
     globals()[name] = value
     return value

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pbmon.budgets import Budget, Budgets, parse_budget, seconds
+from pbmon.experiments import MAX_EXPERIMENTS, Experiment, is_name, parse_experiment
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Mode = Literal["pbmon", "upstream", "off"]
@@ -160,7 +161,7 @@ def events(value: Any) -> Mapping[str, Mapping[str, str]]:
         raise ValueError("must be a table of events ([events.NAME] in pbmon.toml)")
     made: dict[str, Mapping[str, str]] = {}
     for name, properties in value.items():
-        if not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable():
+        if not is_name(name):
             raise ValueError(f"event name {name!r} is not 1 to 100 printable characters")
         if not isinstance(properties, Mapping):
             raise ValueError(f'event {name} must be a table of properties, such as amount = "int"')
@@ -172,6 +173,15 @@ def events(value: Any) -> Mapping[str, Mapping[str, str]]:
                 )
         made[name] = MappingProxyType(dict(properties))
     return MappingProxyType(made)
+
+
+def experiments(value: Any) -> Mapping[str, Experiment]:
+    """Key → experiment."""
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a table of experiments ([experiments.KEY] in pbmon.toml)")
+    if len(value) > MAX_EXPERIMENTS:
+        raise ValueError(f"has more than {MAX_EXPERIMENTS} experiments; remove those that are over")
+    return MappingProxyType({key: parse_experiment(key, each) for key, each in value.items()})
 
 
 PURPOSES = ("analytics", "sharing")

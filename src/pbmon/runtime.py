@@ -165,11 +165,26 @@ class EventSink(Protocol):
         """A person's decision on a purpose."""
 
 
+class ExperimentSink(Protocol):
+    """Where experiment(), expose() and hooks of feature flags report; the types are checked
+    already. An exposure is recorded once for each subject."""
+
+    def assign(self, key: str, user_id: str | None) -> str | Refused | None:
+        """The variant of the current subject, exposed by this call; None for one who has none."""
+
+    def expose(self, key: str, variant: str, user_id: str | None, assigned_by: str) -> Verdict:
+        """assigned_by: as in spool.entries.Exposure."""
+
+
 class StoreReader(Protocol):
     """Figures read from a database."""
 
     def active_users(self) -> Mapping[str, int]:
         """Window (24h, 7d, 30d) → users active within it."""
+
+
+class StoreError(Exception):
+    """The store can't be used now; the text says why and the remedy, and follows its URL."""
 
 
 class Figure(NamedTuple):
@@ -251,7 +266,10 @@ class Runtime:
     revenue: RevenueSink | None = None
     features: FeatureSink | None = None
     events: EventSink | None = None
+    experiments: ExperimentSink | None = None
     store: StoreReader | None = None
+    reader: Callable[[], Any] | None = None
+    """Opens what asks the store for figures (store.queries.Queries). Raises StoreError."""
     refusals: Callable[[str, str], None] = lambda call, reason: None
     """Counts a call of the API that was refused: (call, reason)."""
     flush: Callable[[float], bool] = lambda timeout_s: True

@@ -162,7 +162,7 @@ def capture(**settings: Any) -> Iterator[Capture]:
     handler = _LogCollector(seen.logs)
     with _restored(), _listening(handler):
         active.settings = resolved
-        active.store = None  # a test asks no database
+        active.store = active.reader = None  # a test asks no database
         wiring.install_sinks(
             resolved,
             tracers.get_tracer("pbmon"),

@@ -17,6 +17,7 @@ from opentelemetry import metrics, trace
 
 from pbmon import catalog, endings, identity, privacy, runtime, settings, signals
 from pbmon.business.events import Events, Intake
+from pbmon.business.experiments import Experiments
 from pbmon.business.features import FeatureUsage
 from pbmon.business.growth import ActiveUsers
 from pbmon.business.refusals import Refusals
@@ -98,6 +99,7 @@ def _start(resolved: settings.Settings) -> None:
     worker.install(meter)
     _parts["providers"].accounts.install(meter)
     active.store = _users(resolved)
+    active.reader = worker.reader.open
     active.flush = _finish
     active.accounts = _parts["providers"].accounts.summary
     activate_hooks()
@@ -152,15 +154,19 @@ def install_sinks(
     queries = Queries(resolved, tracer, meter, clock, notices)
     features = FeatureUsage(resolved, meter)
     events = Events(resolved, meter, intake)
+    experiments = Experiments(resolved, meter, intake)
     _find_people(resolved)
     ActiveUsers(meter)
     active.requests, active.queries, active.features = requests, queries, features
-    active.events = events
+    active.events, active.experiments = events, experiments
     active.revenue = ProcessTotals(meter)
     active.refusals = Refusals(meter).count
     active.open_websockets = lambda: requests.open_websockets
     active.watch_loop = LoopLag(meter).watch
-    return {"requests": requests, "queries": queries, "features": features, "events": events}
+    return {
+        "requests": requests, "queries": queries, "features": features, "events": events,
+        "experiments": experiments,
+    }  # fmt: skip
 
 
 def _find_people(resolved: settings.Settings) -> None:

@@ -18,6 +18,7 @@ OWNERS = {
     "wrapt": {"hooks"},
     "sqlalchemy": {"store"},
     "alembic": {"store"},
+    "openfeature": {"business"},
 }
 # Private names of other libraries that we use. Each may change in any release of theirs: a new
 # one is a decision, and an upgrade looks at these first.

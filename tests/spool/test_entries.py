@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pbmon.spool import entries
-from pbmon.spool.entries import Consent, Event, Link, UnreadableError, decode, encode
+from pbmon.spool.entries import Consent, Event, Exposure, Link, UnreadableError, decode, encode
 from tests.patience import patiently
 
 texts = st.text(st.characters(exclude_categories=()), max_size=20)
@@ -99,6 +99,15 @@ def test_links_and_decisions_come_back(at, one, other, granted):
     assert found.granted is granted
 
 
+@patiently()
+@given(st.builds(Exposure, st.integers(0, 2**62), texts, texts, st.none() | texts,
+                 st.none() | texts, texts))  # fmt: skip
+def test_exposures_come_back(exposure):
+    found = decode(encode(exposure))
+    assert type(found) is Exposure
+    assert found == tuple(kept(value) for value in exposure)
+
+
 def test_the_form_that_is_kept_for_ever():
     assert (
         event(user_id="ü", consent=True, segments={"plan": "pro"}, properties={"a": [1.5, None]})
@@ -109,6 +118,9 @@ def test_the_form_that_is_kept_for_ever():
     )
     assert encode(Link(1, "s", "u")) == b'["link",1,"s","u"]'
     assert encode(Consent(1, "u", "analytics", False)) == b'["consent",1,"u","analytics",false]'
+    assert encode(Exposure(1, "checkout", "new", "u", None, "pbmon")) == (
+        b'["exposure",1,"checkout","new","u",null,"pbmon"]'
+    )
 
 
 def test_a_lone_surrogate_is_a_question_mark_and_nul_a_replacement_character():
@@ -215,18 +227,20 @@ def test_any_bytes_are_an_item_or_unreadable(payload):
         found = decode(payload)
     except UnreadableError:
         return
-    assert type(found) in (Event, Link, Consent)
+    assert type(found) in (Event, Link, Consent, Exposure)
 
 
 @patiently(max_examples=300)
 @given(
-    st.sampled_from(["event", "link", "consent", "other", 1, None, [], {}]),
+    st.sampled_from(["event", "link", "consent", "exposure", "other", 1, None, [], {}]),
     st.lists(values, max_size=10),
     st.binary(max_size=20),
 )
 def test_any_array_is_an_item_or_unreadable(kind, elements, behind):
     payload = json.dumps([kind, *elements]).encode() + b"\n" + behind
-    least = {"event": 8, "link": 3, "consent": 4}.get(kind if isinstance(kind, str) else "", 99)
+    least = {"event": 8, "link": 3, "consent": 4, "exposure": 6}.get(
+        kind if isinstance(kind, str) else "", 99
+    )
     try:
         decode(payload)
     except UnreadableError:
@@ -254,8 +268,9 @@ def test_unreadable(payload):
 @pytest.mark.parametrize(
     "payload",
     [event(user_id="u", segments={"a": "b"}, properties={"p": 1}), encode(Link(1, "s", "u")),
-     encode(Consent(1, "u", "analytics", True))],
-    ids=["event", "link", "consent"],
+     encode(Consent(1, "u", "analytics", True)),
+     encode(Exposure(1, "checkout", "new", None, "s", "pbmon"))],
+    ids=["event", "link", "consent", "exposure"],
 )  # fmt: skip
 def test_cut_anywhere_or_an_element_short_it_is_unreadable(payload):
     head, _, rest = payload.partition(b"\n")
@@ -274,5 +289,7 @@ def test_cut_anywhere_or_an_element_short_it_is_unreadable(payload):
 def test_elements_behind_the_known_ones_are_passed_over():
     assert decode(b'["link",1,"s","u",{"new":[1]},2]') == Link(1, "s", "u")
     assert decode(b'["consent",1,"u","sharing",false,"new"]') == Consent(1, "u", "sharing", False)
+    line = b'["exposure",1,"e","v",null,"s","pbmon",{"new":1}]'
+    assert decode(line) == Exposure(1, "e", "v", None, "s", "pbmon")
     line = b'["event",1,"n","u",null,null,null,null,null,"new",{"a":1}]\n{"p":1}'
     assert decode(line) == Event(1, "n", "u", None, None, None, None, None, '{"p":1}')

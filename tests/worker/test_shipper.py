@@ -243,7 +243,7 @@ def test_another_version_of_the_tables_is_said_with_the_remedy(home, url, shippe
     assert not ship_all(other)
     assert "has tables of a newer version; upgrade pbmon on this machine" in caplog.text
     with made.begin() as connection:
-        connection.exec_driver_sql("UPDATE schema_version SET version_num = '0001'")
+        connection.exec_driver_sql("UPDATE schema_version SET version_num = '0004'")
     other._again_at_s = 0
     assert ship_all(other)
     assert stored(url) == Counter([0, 1])

@@ -53,9 +53,23 @@ class Consent(NamedTuple):
     granted: bool
 
 
-Entry = Event | Link | Consent
+class Exposure(NamedTuple):
+    """A person met a variant of an experiment: a user, or one who is known by a session only."""
 
-_KINDS: dict[str, type[Any]] = {"event": Event, "link": Link, "consent": Consent}
+    occurred_at: int
+    experiment: str
+    variant: str
+    user_id: str | None
+    session_id: str | None
+    assigned_by: str
+    """Who chose the variant: pbmon, application or openfeature."""
+
+
+Entry = Event | Link | Consent | Exposure
+
+_KINDS: dict[str, type[Any]] = {
+    "event": Event, "link": Link, "consent": Consent, "exposure": Exposure,
+}  # fmt: skip
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _BEFORE_PROPERTIES = len(Event._fields) - 1
 _NUL = rb"\u0000"
@@ -125,7 +139,7 @@ def encode_event(
     return text.encode("utf-8", "replace")
 
 
-def encode(entry: Link | Consent) -> bytes:
+def encode(entry: Link | Consent | Exposure) -> bytes:
     return _json((_NAMES[type(entry)], *entry)).encode("utf-8", "replace")
 
 

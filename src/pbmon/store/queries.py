@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import ColumnElement, Select, and_, func, select, true
 
+from pbmon.experiments import Arm, Exposed
+from pbmon.privacy import K
+from pbmon.store import experiments
 from pbmon.store.access import asking
 from pbmon.store.engine import reading
-from pbmon.store.tables import event_totals, events, sessions
+from pbmon.store.tables import PERSON, WITH_SESSIONS, event_totals, events
 from pbmon.store.writer import HOUR
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
-
-K = 10
-"""The fewest people of whom a figure is told."""
 
 _ACTIONS = ("viewed", "clicked", "completed")
 
@@ -44,10 +44,7 @@ class Adoption(NamedTuple):
     people: int | None
 
 
-# Whose an event is: the user's, whom the session turned out to be, or the session's.
-_WITH_SESSIONS = events.outerjoin(sessions, events.c.session == sessions.c.session)
-_PERSON = func.coalesce(events.c.subject, sessions.c.subject, events.c.session)
-_PEOPLE = func.count(_PERSON.distinct())
+_PEOPLE = func.count(PERSON.distinct())
 
 
 class Queries:
@@ -67,7 +64,7 @@ class Queries:
     def people(self, start: int, end: int, name: str | None = None) -> int | None:
         """Different people, None if they are fewer than K."""
         named = events.c.name == name if name is not None else true()
-        query = select(_PEOPLE).select_from(_WITH_SESSIONS).where(_within(start, end), named)
+        query = select(_PEOPLE).select_from(WITH_SESSIONS).where(_within(start, end), named)
         ((people,),) = self._rows(query)
         return _told(people)
 
@@ -76,7 +73,7 @@ class Queries:
         count = func.count().label("events")
         query = (
             select(events.c.name, count, _PEOPLE)
-            .select_from(_WITH_SESSIONS)
+            .select_from(WITH_SESSIONS)
             .where(_within(start, end))
             .group_by(events.c.name)
             .order_by(count.desc(), events.c.name)
@@ -92,6 +89,16 @@ class Queries:
                 _adoption(start, end, limit)
             )
         ]
+
+    def exposed(self, key: str, goal: str, window_s: float | None) -> Exposed:
+        """An experiment's people by their first variant, and who of them did `goal` after it."""
+        window = round(window_s * 1e6) if window_s is not None else None
+        rows = self._rows(experiments.by_variant(key, goal, window))
+        crossed = sum(row[3] for row in rows)
+        return Exposed(
+            {variant: Arm(_told(people), _told(done)) for variant, people, done, _ in rows},
+            _told(crossed) if crossed else 0,
+        )
 
     def _rows(self, query: Select[Any]) -> Sequence[Any]:
         def ask() -> Sequence[Any]:
@@ -110,7 +117,7 @@ def _adoption(start: int, end: int, limit: int) -> Select[Any]:
             *(func.count().filter(events.c.name == name) for name in names),
             _PEOPLE.label("people"),
         )
-        .select_from(_WITH_SESSIONS)
+        .select_from(WITH_SESSIONS)
         .where(_within(start, end), events.c.name.in_(names))
         .group_by(feature)
         .order_by(_PEOPLE.desc(), feature)

@@ -17,6 +17,7 @@ from pbmon.spool import journal
 from pbmon.spool.directory import Home
 from pbmon.store.access import may_be_there
 from pbmon.worker.leader import Leader
+from pbmon.worker.reader import Reader
 from pbmon.worker.shipper import PORTION, Shipper
 from pbmon.worker.targets import makers
 from pbmon.worker.urls import store_url, url_of
@@ -29,6 +30,7 @@ class Embedded:
         self._settings = settings
         self._service = service
         self.intake = Intake(self._open_home, self._begin)
+        self.reader = Reader(settings, self._open_home)
         self.shipper: Shipper | None = None
         self.leader: Leader | None = None
 
@@ -78,6 +80,7 @@ class Embedded:
         for role in (self.shipper, self.leader):
             if role is not None:
                 role.stop()
+        self.reader.close()
 
 
 def build(
