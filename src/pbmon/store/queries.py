@@ -53,6 +53,13 @@ class Queries:
     def __init__(self, engine: Engine) -> None:
         self._engine = reading(engine)
 
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def let_go(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        self._engine.dispose(close=False)
+
     def count(self, start: int, end: int, name: str | None = None) -> int:
         """Events, also those beyond their retention; of whole hours."""
         total = func.coalesce(func.sum(event_totals.c.events), 0)

@@ -13,8 +13,6 @@ from pbmon.store.access import StoreError, may_be_there, open_engine, read
 from pbmon.worker.urls import store_url
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from pbmon.store.queries import Queries
 
 
@@ -25,7 +23,6 @@ class Reader:
         self._settings = settings
         self._open_home = open_home
         self._url = ""
-        self._engine: Engine | None = None
         self._queries: Queries | None = None
         self._lock = threading.Lock()
         signals.enlist(self)
@@ -43,25 +40,25 @@ class Reader:
                 self.close()
                 self._url = url
                 try:
-                    self._queries = self._read(url)
+                    self._queries = _read(url)
                 except StoreError as error:
                     raise StoreError(f"the store {privacy.mask_url(url)} {error}") from None
             return self._queries
 
-    def _read(self, url: str) -> Queries:
-        if not may_be_there(url):
-            raise StoreError("is not there yet; the first event makes it")
-        self._engine = open_engine(url)
-        return read(self._engine)
-
     def close(self) -> None:
-        if self._engine is not None:
-            self._engine.dispose()
-        self._engine = self._queries = None
+        if self._queries is not None:
+            self._queries.close()
+        self._queries = None
 
     def forget(self) -> None:
         """In a forked child: the connections are the parent's."""
         self._lock = threading.Lock()
-        if self._engine is not None:
-            self._engine.dispose(close=False)
-        self._engine = self._queries = None
+        if self._queries is not None:
+            self._queries.let_go()
+        self._queries = None
+
+
+def _read(url: str) -> Queries:
+    if not may_be_there(url):
+        raise StoreError("is not there yet; the first event makes it")
+    return read(open_engine(url))
