@@ -186,8 +186,10 @@ def api() -> str:
         "All are names of `pbmon`; before `configure()` each call is a safe no-op.",
     ]
     for name, described in _described():
-        # Annotations are kept as text, which inspect shows in quotes.
-        signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(described)))
+        signature = ""
+        if not (isinstance(described, type) and issubclass(described, Exception)):
+            # Annotations are kept as text, which inspect shows in quotes.
+            signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(described)))
         doc = inspect.getdoc(described) or ""
         parts.append(f"## {name}\n\n```python\n{name}{signature}\n```\n\n```text\n{doc}\n```")
     return "\n\n".join(parts) + "\n"

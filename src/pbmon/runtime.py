@@ -184,7 +184,7 @@ class StoreReader(Protocol):
 
 
 class StoreError(Exception):
-    """The store can't be used now; the text says why and the remedy, and follows its URL."""
+    """The store can't be used now; the text says why and the remedy, never a secret."""
 
 
 class Figure(NamedTuple):

@@ -7,7 +7,9 @@ import pytest
 from pbmon.experiments import Arm, Exposed
 from pbmon.spool import entries
 from pbmon.spool.entries import Link
-from pbmon.store.access import open_writer, read
+from pbmon.store.access import open_engine, open_writer, read
+from pbmon.store.engine import reading
+from pbmon.store.experiments import by_variant
 from tests.store.test_exposures import exposure
 from tests.store.test_writer import NOON, event, portion
 
@@ -111,3 +113,25 @@ def test_crossings_are_counted_by_people_and_not_told_if_few(store):
 def test_crossings_of_many(store):
     twice = [exposure("treatment", at=NOON + 1, user=f"control-{n}") for n in range(11)]
     assert store(*people("control", 30), *twice).crossed == 11
+
+
+def test_twice_the_people_are_twice_the_work(tmp_path):
+    """In steps of SQLite's machine: a plan that compares everybody with everybody has four times
+    as many."""
+    steps = []
+    for count in (500, 1000):
+        url = f"sqlite:///{tmp_path}/{count}.sqlite3"
+        writer = open_writer(url, "opt-out")
+        writer.write([portion(*people("control", count), *paid("control", count))])
+        writer.close()
+        engine = open_engine(url)
+        with reading(engine).connect() as connection:
+            ticks = []
+            driver = connection.connection.driver_connection
+            driver.set_progress_handler(lambda ticks=ticks: ticks.append(1), 100)
+            ((variant, exposed, *_),) = connection.execute(by_variant("checkout", "paid", None))
+            driver.set_progress_handler(None, 0)
+            assert (variant, exposed) == ("control", count)
+        engine.dispose()
+        steps.append(len(ticks))
+    assert 1.5 < steps[1] / steps[0] < 2.5

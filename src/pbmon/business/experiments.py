@@ -225,8 +225,8 @@ def experiment_report(key: str) -> ExperimentReport:
     """
     if not isinstance(key, str):
         raise TypeError(f"key must be str, not {type(key).__name__}")
+    store = reading.store()
     declared = runtime.active.settings.experiments.get(key)
     if declared is None:
         raise ValueError(f"pbmon.experiment_report: {_unknown(key)}")
-    found = reading.store().exposed(key, declared.goal, declared.window_s)
-    return experiments.judge(declared, found)
+    return experiments.judge(declared, store.exposed(key, declared.goal, declared.window_s))

@@ -12,5 +12,5 @@ def store() -> Any:
     """What asks the store (store.queries.Queries). Raises StoreError."""
     open_reader = runtime.active.reader
     if open_reader is None:
-        raise StoreError("is not known yet; call pbmon.configure() first")
+        raise StoreError("the store is not known yet; call pbmon.configure() first")
     return open_reader()

@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 
 from pbmon.cli.place import Place, in_place
-from pbmon.experiments import ExperimentReport, VariantFigures, judge
+from pbmon.experiments import Comparison, ExperimentReport, VariantFigures, judge
 from pbmon.privacy import K
 from pbmon.store.access import open_engine, read
 
@@ -49,7 +49,10 @@ def _text(report: ExperimentReport) -> str:
     window = f" within {_days(report.window_s)}" if report.window_s is not None else ""
     lines = [f"{report.key}: people who did {report.goal}{window}"]
     width = max(len(row.variant) for row in report.variants)
-    lines += [f"  {row.variant:<{width}}  {_figures(row)}" for row in report.variants]
+    for row in report.variants:
+        lines.append(f"  {row.variant:<{width}}  {_figures(row)}")
+        if row.comparison is not None:
+            lines.append(f"  {'':<{width}}  {_compared(row.comparison)}")
     lines.append(f"  {report.decision}")
     if not report.is_sound:
         lines.append(
@@ -64,18 +67,16 @@ def _text(report: ExperimentReport) -> str:
 
 
 def _figures(row: VariantFigures) -> str:
-    text = f"{_count(row.people):>16}  {_count(row.converted, 'converted'):>19}"
-    if row.rate is not None:
-        text += f"  {row.rate:7.2%}"
-    found = row.comparison
-    if found is None:
+    text = f"{_count(row.people):>20}  {_count(row.converted, 'converted'):>23}"
+    return text if row.rate is None else f"{text}  {row.rate:7.2%}"
+
+
+def _compared(found: Comparison) -> str:
+    text = f"p {_probability(found.p_value)}; {found.detectable * 100:.2f} points would stand out"
+    if found.difference is None or found.low is None or found.high is None:
         return text
-    if found.difference is not None and found.low is not None and found.high is not None:
-        text += f"  {_points(found.difference)} ({_points(found.low)} to {_points(found.high)})"
-    return (
-        f"{text}  p {_probability(found.p_value)}; "
-        f"{_points(found.detectable)} points would stand out"
-    )
+    between = f"{_points(found.low)} to {_points(found.high)}"
+    return f"{_points(found.difference)} points, {between}, {text}"
 
 
 def _count(people: int | None, word: str = "people") -> str:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, and_, case, func, or_, select, true
+from sqlalchemy import (
+    CompoundSelect,
+    Select,
+    and_,
+    case,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    true,
+)
 
 from pbmon.store.tables import PERSON, WITH_SESSIONS, events, exposures, sessions
 
@@ -15,66 +26,66 @@ def by_variant(key: str, goal: str, window: int | None) -> Select[Any]:
     A person is the user, and whatever sessions turned out to be theirs: the first exposure of all
     counts. Converted is who did what the event `goal` says at their exposure or after it, within
     the window.
+
+    Exposures and goals are put in one row behind each other for each person, so that it takes one
+    sorting: a join of the two would compare everybody with everybody where there is no index.
     """
-    first = _first_exposures(key).cte("first_exposures")
-    earliest = select(func.min(first.c.exposed_at)).scalar_subquery()
-    reached = (
-        select(PERSON.label("person"), events.c.occurred_at)
-        .select_from(WITH_SESSIONS)
-        .where(events.c.name == goal, events.c.occurred_at >= earliest)
-        .subquery("reached")
-    )
-    in_time = reached.c.occurred_at < first.c.exposed_at + window if window else true()
-    converted = (
-        select(first.c.person)
-        .join(
-            reached,
-            and_(
-                reached.c.person == first.c.person,
-                reached.c.occurred_at >= first.c.exposed_at,
-                in_time,
-            ),
-        )
-        .distinct()
-        .subquery("converted")
-    )
-    return (
+    steps = _steps(key, goal).subquery("steps")
+    # A person's exposures stand before the goals, which have no exposed_at.
+    order = (case((steps.c.exposed_at.is_(None), 1), else_=0), steps.c.exposed_at, steps.c.subject)
+    first = {
+        name: func.first_value(steps.c[name]).over(partition_by=steps.c.person, order_by=order)
+        for name in ("variant", "exposed_at")
+    }
+    row = select(
+        steps, first["variant"].label("first_variant"), first["exposed_at"].label("first_at")
+    ).subquery("ordered").c  # fmt: skip
+    in_time = row.done_at < row.first_at + window if window is not None else true()
+    converted = and_(row.done_at >= row.first_at, in_time)
+    crossed = or_(func.max(row.crossed) == 1, func.min(row.variant) != func.max(row.variant))
+    people = (
         select(
-            first.c.variant,
-            func.count(),
-            func.count(converted.c.person),
-            func.sum(first.c.crossed),
+            row.first_variant.label("variant"),
+            func.max(case((converted, 1), else_=0)).label("converted"),
+            case((crossed, 1), else_=0).label("crossed"),
         )
-        .select_from(first.outerjoin(converted, converted.c.person == first.c.person))
-        .group_by(first.c.variant)
+        .where(row.first_at.is_not(None))
+        .group_by(row.person, row.first_variant)
+        .subquery("people")
     )
+    return select(
+        people.c.variant,
+        func.count(),
+        func.sum(people.c.converted),
+        func.sum(people.c.crossed),
+    ).group_by(people.c.variant)
 
 
-def _first_exposures(key: str) -> Select[Any]:
-    """Of each person: variant, when, and 1 where there was another variant, else 0."""
-    person = func.coalesce(sessions.c.subject, exposures.c.subject)
-    ranked = (
+def _steps(key: str, goal: str) -> CompoundSelect[Any]:
+    """Every exposure, and every goal that was reached since the first one, with whose it is."""
+    exposed = (
         select(
-            person.label("person"),
+            func.coalesce(sessions.c.subject, exposures.c.subject).label("person"),
+            exposures.c.subject,
             exposures.c.variant,
             exposures.c.exposed_at,
-            func.row_number()
-            .over(partition_by=person, order_by=(exposures.c.exposed_at, exposures.c.subject))
-            .label("nth"),
-            func.max(case((exposures.c.crossed, 1), else_=0))
-            .over(partition_by=person)
-            .label("crossed"),
-            func.min(exposures.c.variant).over(partition_by=person).label("least"),
-            func.max(exposures.c.variant).over(partition_by=person).label("greatest"),
+            case((exposures.c.crossed, 1), else_=0).label("crossed"),
+            null().cast(events.c.occurred_at.type).label("done_at"),
         )
         .select_from(exposures.outerjoin(sessions, sessions.c.session == exposures.c.subject))
         .where(exposures.c.experiment == key)
-        .subquery("ranked")
     )
-    crossed = or_(ranked.c.crossed == 1, ranked.c.least != ranked.c.greatest)
-    return select(
-        ranked.c.person,
-        ranked.c.variant,
-        ranked.c.exposed_at,
-        case((crossed, 1), else_=0).label("crossed"),
-    ).where(ranked.c.nth == 1)
+    earliest = (
+        select(func.min(exposures.c.exposed_at))
+        .where(exposures.c.experiment == key)
+        .scalar_subquery()
+    )
+    nothing: list[Any] = [
+        null().cast(exposures.c[name].type) for name in ("subject", "variant", "exposed_at")
+    ]
+    reached = (
+        select(PERSON, *nothing, literal_column("0"), events.c.occurred_at)
+        .select_from(WITH_SESSIONS)
+        .where(events.c.name == goal, events.c.occurred_at >= earliest)
+    )
+    return exposed.union_all(reached)

@@ -62,7 +62,9 @@ class Exposures:
         if rows:
             # In one order in every transaction: two of them never wait for each other.
             values = [row._asdict() for _, row in sorted(rows.items())]
-            connection.execute(_joining(self._batch.writer.insert(exposures)), values)
+            # RETURNING makes SQLAlchemy send many rows in one statement.
+            joining = _joining(self._batch.writer.insert(exposures))
+            connection.execute(joining.returning(exposures.c.crossed), values).all()
 
     def _subject(self, source: str, entry: Exposure) -> bytes | None:
         """The pseudonym; none for somebody of whom nothing may be kept."""
