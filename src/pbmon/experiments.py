@@ -247,21 +247,18 @@ class ExperimentReport:
 
 def judge(experiment: Experiment, exposed: Exposed) -> ExperimentReport:
     """The figures of an experiment as a report."""
-    arms = {name: exposed.arms.get(name, NOBODY) for name in experiment.variants}
+    weights = experiment.variants
+    arms = {name: exposed.arms.get(name, NOBODY) for name in weights}
     control = next(iter(arms))
     rows = []
     words = []
     for name, arm in arms.items():
         found = compare(arms[control], arm, len(arms) - 1) if name != control else None
         rate = arm.converted / arm.people if arm.people and arm.converted is not None else None
-        rows.append(
-            VariantFigures(
-                name, experiment.variants[name], arm.people, arm.converted, rate, found
-            )
-        )  # fmt: skip
+        rows.append(VariantFigures(name, weights[name], arm.people, arm.converted, rate, found))
         if found is not None and found.is_decided:
             words.append(f"{name} is {'better' if found.is_better else 'worse'} than {control}")
-    ratio_p = sample_ratio_p(experiment.variants, {name: arm.people for name, arm in arms.items()})
+    ratio_p = sample_ratio_p(weights, {name: arm.people for name, arm in arms.items()})
     is_sound = ratio_p >= SAMPLE_RATIO_ALPHA
     return ExperimentReport(
         experiment.key,

@@ -37,9 +37,13 @@ def by_variant(key: str, goal: str, window: int | None) -> Select[Any]:
         name: func.first_value(steps.c[name]).over(partition_by=steps.c.person, order_by=order)
         for name in ("variant", "exposed_at")
     }
-    row = select(
-        steps, first["variant"].label("first_variant"), first["exposed_at"].label("first_at")
-    ).subquery("ordered").c  # fmt: skip
+    row = (
+        select(
+            steps, first["variant"].label("first_variant"), first["exposed_at"].label("first_at")
+        )
+        .subquery("ordered")
+        .c
+    )
     in_time = row.done_at < row.first_at + window if window is not None else true()
     converted = and_(row.done_at >= row.first_at, in_time)
     crossed = or_(func.max(row.crossed) == 1, func.min(row.variant) != func.max(row.variant))
