@@ -141,10 +141,11 @@ pbmon stands.
 EXTRAS = (
     ("`postgres`", "psycopg2, for PostgreSQL where the application has no driver."),
     ("`grpc`", "OTLP by gRPC: `OTEL_EXPORTER_OTLP_PROTOCOL=grpc`, or port 4317."),
+    ("`openfeature`", "`pbmon.OpenFeatureHook`: see [experiments](experiments.md)."),
     ("`upstream`", "OpenTelemetry's own instrumentation of ASGI and psycopg2: mode `upstream`."),
     *(
         (f"`{name}`", "Nothing yet; the name is kept for what comes.")
-        for name in ("alerts", "scheduler", "openfeature", "sentry", "report")
+        for name in ("alerts", "scheduler", "sentry", "report")
     ),
 )
 
@@ -162,7 +163,7 @@ def _default(name: str) -> str:
 
 def _described() -> Iterator[tuple[str, Callable[..., object]]]:
     """Every public callable by its name; of an object with methods, each method."""
-    for name in pbmon.__all__:
+    for name in (*pbmon.__all__, *pbmon.EXTRAS):
         public = getattr(pbmon, name)
         if name.startswith("_"):
             continue

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pbmon.budgets import Budget, Budgets
+from pbmon.experiments import Experiment
 from pbmon.parsing import Users
 from pbmon.settings import FIELDS, Settings, resolve, variables
 from tests.patience import patiently
@@ -154,9 +155,9 @@ PARSED = [
 
 
 def test_the_table_of_this_test_knows_every_setting():
-    assert {row[0] for row in PARSED} | {"budgets", "destinations", "events", "users"} == set(
-        FIELDS
-    )
+    assert {row[0] for row in PARSED} | {
+        "budgets", "destinations", "events", "experiments", "users",
+    } == set(FIELDS)  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "env", "toml", "expected"), PARSED)
@@ -212,6 +213,42 @@ def test_events_are_tables_of_properties(write):
     toml = '[events.bought]\namount = "int"\ntags = "list"\n[events.left]\n'
     assert value_of("events", directory=write(toml))[0] == wanted
     assert value_of("events", keywords={"events": wanted})[0] == wanted
+
+
+def test_experiments_are_tables_in_whose_order_the_control_is_first(write):
+    toml = """
+        [experiments.checkout]
+        variants = { old = 90, new = 10 }
+        goal = "paid"
+        window_days = 7
+        [experiments."new price"]
+        goal = "signed_up"
+        share = 0.5
+        [experiments."new price".variants]
+        b = 1
+        a = 1
+    """
+    found = value_of("experiments", directory=write(toml))[0]
+    assert found == {
+        "checkout": Experiment("checkout", {"old": 90, "new": 10}, "paid", 604_800.0),
+        "new price": Experiment("new price", {"b": 1, "a": 1}, "signed_up", share=0.5),
+    }
+    assert [next(iter(each.variants)) for each in found.values()] == ["old", "b"]
+
+
+@pytest.mark.parametrize(
+    ("experiments", "remedy"),
+    [
+        ("a", "must be a table of experiments ([experiments.KEY] in pbmon.toml)"),
+        ({"a": {"goal": "g"}}, "experiment a has no variants; add it"),
+        ({"a": {"variants": {"b": 1}, "goal": "g"}}, "experiment a: variants must be 2 to 10"),
+        (dict.fromkeys(map(str, range(101)), {}), "has more than 100 experiments; remove"),
+    ],
+)
+def test_a_malformed_experiment_says_what_is_wrong(experiments, remedy):
+    (line,) = problems_of(keywords={"experiments": experiments})
+    assert remedy in line
+    assert line.startswith("pbmon: setting experiments (configure()): ")
 
 
 def test_destinations_are_tables_of_options(write):

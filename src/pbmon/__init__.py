@@ -12,11 +12,15 @@ if TYPE_CHECKING:
     from pbmon.business.consent import consent as consent
     from pbmon.business.events import identify as identify
     from pbmon.business.events import track as track
+    from pbmon.business.experiments import experiment as experiment
+    from pbmon.business.experiments import experiment_report as experiment_report
+    from pbmon.business.experiments import expose as expose
     from pbmon.business.features import track_feature as track_feature
     from pbmon.business.growth import cohorts as cohorts
     from pbmon.business.growth import feature_adoption as feature_adoption
     from pbmon.business.growth import funnel as funnel
     from pbmon.business.growth import user_growth as user_growth
+    from pbmon.business.openfeature import OpenFeatureHook as OpenFeatureHook
     from pbmon.business.revenue import track_adjustment as track_adjustment
     from pbmon.business.revenue import track_chargeback as track_chargeback
     from pbmon.business.revenue import track_refund as track_refund
@@ -55,6 +59,9 @@ _NAMES = {
     "configure": "pbmon.wiring:configure",
     "consent": "pbmon.business.consent:consent",
     "context": "pbmon.identity:context",
+    "experiment": "pbmon.business.experiments:experiment",
+    "experiment_report": "pbmon.business.experiments:experiment_report",
+    "expose": "pbmon.business.experiments:expose",
     "feature_adoption": "pbmon.business.growth:feature_adoption",
     "flush": "pbmon.wiring:flush",
     "funnel": "pbmon.business.growth:funnel",
@@ -71,15 +78,19 @@ _NAMES = {
     "user_growth": "pbmon.business.growth:user_growth",
     "websocket_connections": "pbmon.wiring:websocket_connections",
 }
+EXTRAS = {"OpenFeatureHook": "pbmon.business.openfeature:OpenFeatureHook"}
+"""Names that need an extra: no part of `__all__`, so that `import *` needs none."""
+
 __all__ = sorted(_NAMES)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
+    place = _NAMES.get(name) or EXTRAS.get(name)
+    if place is None:
         raise AttributeError(f"module 'pbmon' has no attribute {name!r}")
     from importlib import import_module
 
-    module, _, attribute = _NAMES[name].partition(":")
+    module, _, attribute = place.partition(":")
     value = getattr(import_module(module), attribute)
     globals()[name] = value
     return value

@@ -289,6 +289,10 @@ CONSENT = Attribute(
     "anonymous: nobody's event.",
     values=("granted", "denied", "undecided", "anonymous"),
 )
+FLAG_KEY = Attribute("feature_flag.key", "string", "Declared experiment.", "development")
+FLAG_VARIANT = Attribute(
+    "feature_flag.result.variant", "string", "Declared variant of it.", "development"
+)
 JOB = Attribute("pbmon.job", "string", "Job of the worker: retention, months, delivery:<name> …")
 ROLE = Attribute(
     "pbmon.role",
@@ -474,6 +478,14 @@ EVENTS = Metric(
     "{event}",
     "User events, by whether they may be kept.",
     (CONSENT, EVENT_NAME),
+)
+EXPOSURES = Metric(
+    "pbmon.experiment.exposures",
+    "counter",
+    "{exposure}",
+    "Exposures to experiments that were recorded, whether or not they may be kept; the store has "
+    "each person once.",
+    (FLAG_KEY, FLAG_VARIANT),
 )
 REVENUE = Metric(
     "pbmon.revenue",

@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pbmon import money, privacy
 from pbmon.budgets import Budget, Budgets, parse_budget, seconds
+from pbmon.experiments import MAX_EXPERIMENTS, Experiment, is_name, parse_experiment
 from pbmon.money import Rates
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -188,7 +189,7 @@ def events(value: Any) -> Mapping[str, Mapping[str, str]]:
         raise ValueError("must be a table of events ([events.NAME] in pbmon.toml)")
     made: dict[str, Mapping[str, str]] = {}
     for name, properties in value.items():
-        if not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable():
+        if not is_name(name):
             raise ValueError(f"event name {name!r} is not 1 to 100 printable characters")
         if not isinstance(properties, Mapping):
             raise ValueError(f'event {name} must be a table of properties, such as amount = "int"')
@@ -200,6 +201,15 @@ def events(value: Any) -> Mapping[str, Mapping[str, str]]:
                 )
         made[name] = MappingProxyType(dict(properties))
     return MappingProxyType(made)
+
+
+def experiments(value: Any) -> Mapping[str, Experiment]:
+    """Key → experiment."""
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a table of experiments ([experiments.KEY] in pbmon.toml)")
+    if len(value) > MAX_EXPERIMENTS:
+        raise ValueError(f"has more than {MAX_EXPERIMENTS} experiments; remove those that are over")
+    return MappingProxyType({key: parse_experiment(key, each) for key, each in value.items()})
 
 
 PURPOSES = ("analytics", "sharing")

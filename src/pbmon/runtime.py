@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from pbmon.catalog import Metric
+from pbmon.experiments import Exposed
 from pbmon.growth import Cohort, FeatureAdoption, FunnelStep, UserGrowth
 from pbmon.settings import Settings
 
@@ -180,6 +181,17 @@ class EventSink(Protocol):
         """A person's decision on a purpose."""
 
 
+class ExperimentSink(Protocol):
+    """Where experiment(), expose() and hooks of feature flags report; the types are checked
+    already. An exposure is recorded once for each subject."""
+
+    def assign(self, key: str, user_id: str | None) -> str | Refused | None:
+        """The variant of the current subject, exposed by this call; None for one who has none."""
+
+    def expose(self, key: str, variant: str, user_id: str | None, assigned_by: str) -> Verdict:
+        """assigned_by: as in spool.entries.Exposure."""
+
+
 class StoreError(Exception):
     """The store can't be used now; the text says why and the remedy, and follows its URL."""
 
@@ -229,6 +241,9 @@ class Reader(Protocol):
 
     def feature_adoption(self, start: int, end: int, segment: str | None) -> list[FeatureAdoption]:
         """segment: by whose values."""
+
+    def exposed(self, key: str, goal: str, window_s: float | None) -> Exposed:
+        """An experiment's people by their first variant, and who of them did `goal` after it."""
 
 
 def _no_reader() -> Reader:
@@ -327,6 +342,7 @@ class Runtime:
     revenue: RevenueSink | None = None
     features: FeatureSink | None = None
     events: EventSink | None = None
+    experiments: ExperimentSink | None = None
     reader: Callable[[], Reader] = _no_reader
     """Opens the store at its first call. Raises StoreError."""
     refusals: Callable[[str, str], None] = lambda call, reason: None

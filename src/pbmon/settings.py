@@ -24,6 +24,7 @@ else:
 
 from pbmon import parsing
 from pbmon.budgets import Budgets
+from pbmon.experiments import Experiment
 from pbmon.money import Rates
 from pbmon.parsing import Mode, Network
 
@@ -156,6 +157,12 @@ class Settings:
         parsing.one_of("accept", "refuse"),
         "What track() does with an event that is not in `events`, where there are any. Accepted "
         "ones count as `_other`.",
+    )
+    experiments: Mapping[str, Experiment] = _setting(
+        MappingProxyType({}),
+        parsing.experiments,
+        "Experiments: [experiments.KEY] tables with variants and goal; window_days or window_s, "
+        "share, salt, enabled.",
     )
     consent: Mapping[str, str] = _setting(
         MappingProxyType(dict.fromkeys(parsing.PURPOSES, "opt-in")),

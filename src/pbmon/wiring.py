@@ -19,6 +19,7 @@ from opentelemetry import metrics, trace
 
 from pbmon import catalog, endings, identity, privacy, runtime, settings, signals
 from pbmon.business.events import Events, Intake
+from pbmon.business.experiments import Experiments
 from pbmon.business.features import FeatureUsage
 from pbmon.business.refusals import Refusals
 from pbmon.business.revenue import Cashbook
@@ -98,7 +99,6 @@ def _start(resolved: settings.Settings) -> None:
     )
     _parts.update(parts)
     active.event_totals = worker.totals
-    active.reader = worker.reader.open
     worker.install(meter)
     _parts["providers"].accounts.install(meter)
     active.reader = worker.reader.open
@@ -176,16 +176,17 @@ def install_sinks(
     features = FeatureUsage(resolved, meter)
     events = Events(resolved, meter, intake)
     cashbook = Cashbook(resolved, intake)
+    experiments = Experiments(resolved, meter, intake)
     _find_people(resolved)
     active.requests, active.queries, active.features = requests, queries, features
-    active.events = events
+    active.events, active.experiments = events, experiments
     active.revenue = cashbook
     active.refusals = Refusals(meter).count
     active.open_websockets = lambda: requests.open_websockets
     active.watch_loop = LoopLag(meter).watch
     return {
         "requests": requests, "queries": queries, "features": features, "events": events,
-        "cashbook": cashbook,
+        "cashbook": cashbook, "experiments": experiments,
     }  # fmt: skip
 
 

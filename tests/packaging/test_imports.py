@@ -19,6 +19,7 @@ OWNERS = {
     "sqlalchemy": {"store"},
     "alembic": {"store"},
     "currency_converter": {"rates"},
+    "openfeature": {"business"},
 }
 # Private names of other libraries that we use. Each may change in any release of theirs: a new
 # one is a decision, and an upgrade looks at these first.

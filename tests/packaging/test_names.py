@@ -25,6 +25,9 @@ PUBLIC = [
     "configure",
     "consent",
     "context",
+    "experiment",
+    "experiment_report",
+    "expose",
     "feature_adoption",
     "flush",
     "funnel",
@@ -58,6 +61,21 @@ def test_name_resolves_in_a_fresh_process(name):
 @pytest.mark.parametrize("name", [name for name in PUBLIC if not name.startswith("_")])
 def test_name_is_documented(name):
     assert (getattr(pbmon, name).__doc__ or "").strip()
+
+
+def test_a_name_that_needs_an_extra_is_none_of_those_that_everybody_gets():
+    assert pbmon.OpenFeatureHook.__doc__
+    code = (
+        "import sys; sys.modules['openfeature'] = None; from pbmon import *; import pbmon\n"
+        "try: pbmon.OpenFeatureHook\n"
+        "except ImportError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], check=True, timeout=60, stdout=-1, text=True
+    )
+    assert done.stdout == (
+        "pbmon.OpenFeatureHook needs openfeature-sdk; pip install 'pbmon[openfeature]'\n"
+    )
 
 
 def test_another_name_is_refused():

@@ -17,6 +17,7 @@ from pbmon.spool import entries
 from pbmon.spool.entries import (
     Consent,
     Event,
+    Exposure,
     Link,
     Transaction,
     UnreadableError,
@@ -157,6 +158,15 @@ def test_what_can_not_be_booked_is_unreadable(change):
         decode(encode(CHARGE._replace(**change)))
 
 
+@patiently()
+@given(st.builds(Exposure, st.integers(0, 2**62), texts, texts, st.none() | texts,
+                 st.none() | texts, texts))  # fmt: skip
+def test_exposures_come_back(exposure):
+    found = decode(encode(exposure))
+    assert type(found) is Exposure
+    assert found == tuple(kept(value) for value in exposure)
+
+
 def test_the_form_that_is_kept_for_ever():
     assert (
         event(user_id="ü", consent=True, segments={"plan": "pro"}, properties={"a": [1.5, None]})
@@ -169,6 +179,9 @@ def test_the_form_that_is_kept_for_ever():
     assert encode(Consent(1, "u", "analytics", False)) == b'["consent",1,"u","analytics",false]'
     assert encode(CHARGE) == (
         b'["transaction",1,"charge","c",null,"completed",1250,"EUR",2,3,{"plan":"pro"},"u"]'
+    )
+    assert encode(Exposure(1, "checkout", "new", "u", None, "pbmon")) == (
+        b'["exposure",1,"checkout","new","u",null,"pbmon"]'
     )
 
 
@@ -276,18 +289,20 @@ def test_any_bytes_are_an_item_or_unreadable(payload):
         found = decode(payload)
     except UnreadableError:
         return
-    assert type(found) in (Event, Link, Consent, Transaction)
+    assert type(found) in (Event, Link, Consent, Transaction, Exposure)
 
 
 @patiently(max_examples=300)
 @given(
-    st.sampled_from(["event", "link", "consent", "other", 1, None, [], {}]),
+    st.sampled_from(["event", "link", "consent", "exposure", "other", 1, None, [], {}]),
     st.lists(values, max_size=10),
     st.binary(max_size=20),
 )
 def test_any_array_is_an_item_or_unreadable(kind, elements, behind):
     payload = json.dumps([kind, *elements]).encode() + b"\n" + behind
-    least = {"event": 8, "link": 3, "consent": 4}.get(kind if isinstance(kind, str) else "", 99)
+    least = {"event": 8, "link": 3, "consent": 4, "exposure": 6}.get(
+        kind if isinstance(kind, str) else "", 99
+    )
     try:
         decode(payload)
     except UnreadableError:
@@ -315,8 +330,9 @@ def test_unreadable(payload):
 @pytest.mark.parametrize(
     "payload",
     [event(user_id="u", segments={"a": "b"}, properties={"p": 1}), encode(Link(1, "s", "u")),
-     encode(Consent(1, "u", "analytics", True)), encode(CHARGE)],
-    ids=["event", "link", "consent", "transaction"],
+     encode(Consent(1, "u", "analytics", True)), encode(CHARGE),
+     encode(Exposure(1, "checkout", "new", None, "s", "pbmon"))],
+    ids=["event", "link", "consent", "transaction", "exposure"],
 )  # fmt: skip
 def test_cut_anywhere_or_an_element_short_it_is_unreadable(payload):
     head, _, rest = payload.partition(b"\n")
@@ -336,5 +352,7 @@ def test_elements_behind_the_known_ones_are_passed_over():
     assert decode(b'["link",1,"s","u",{"new":[1]},2]') == Link(1, "s", "u")
     assert decode(b'["consent",1,"u","sharing",false,"new"]') == Consent(1, "u", "sharing", False)
     assert decode(encode(CHARGE)[:-1] + b',{"new":1}]') == CHARGE
+    line = b'["exposure",1,"e","v",null,"s","pbmon",{"new":1}]'
+    assert decode(line) == Exposure(1, "e", "v", None, "s", "pbmon")
     line = b'["event",1,"n","u",null,null,null,null,null,"new",{"a":1}]\n{"p":1}'
     assert decode(line) == Event(1, "n", "u", None, None, None, None, None, '{"p":1}')

@@ -75,7 +75,19 @@ class Transaction(NamedTuple):
     user_id: str | None
 
 
-Entry = Event | Link | Consent | Transaction
+class Exposure(NamedTuple):
+    """A person met a variant of an experiment: a user, or one who is known by a session only."""
+
+    occurred_at: int
+    experiment: str
+    variant: str
+    user_id: str | None
+    session_id: str | None
+    assigned_by: str
+    """Who chose the variant: pbmon, application or openfeature."""
+
+
+Entry = Event | Link | Consent | Transaction | Exposure
 
 RETURNS = ("refund", "chargeback")
 """Kinds that belong to a charge."""
@@ -86,6 +98,7 @@ _STATUSES: Mapping[str, tuple[str, ...]] = {
 }
 _KINDS: dict[str, type[Any]] = {
     "event": Event, "link": Link, "consent": Consent, "transaction": Transaction,
+    "exposure": Exposure,
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _PROPERTIES = len(Event._fields)
@@ -159,7 +172,7 @@ def encode_event(
     return text.encode("utf-8", "replace")
 
 
-def encode(entry: Link | Consent | Transaction) -> bytes:
+def encode(entry: Link | Consent | Transaction | Exposure) -> bytes:
     return _json((_NAMES[type(entry)], *entry)).encode("utf-8", "replace")
 
 

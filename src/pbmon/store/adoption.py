@@ -10,8 +10,8 @@ from sqlalchemy import FromClause, String, cast, func, literal, select
 
 from pbmon.growth import FeatureAdoption, share
 from pbmon.store import funnels
-from pbmon.store.queries import FEATURE_EVENTS, PERSON, WITH_SESSIONS, told, within
-from pbmon.store.tables import events
+from pbmon.store.queries import FEATURE_EVENTS, told, within
+from pbmon.store.tables import PERSON, WITH_SESSIONS, events
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

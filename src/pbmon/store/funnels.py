@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import BigInteger, ColumnElement, FromClause, Select, and_, case, func, null, select
 
 from pbmon.growth import FunnelStep
-from pbmon.store.queries import PERSON, WITH_SESSIONS, told
-from pbmon.store.tables import events
+from pbmon.store.queries import told
+from pbmon.store.tables import PERSON, WITH_SESSIONS, events
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sqlalchemy import ColumnElement, Select, and_, func, select, true
 
 from pbmon.catalog import FEATURE_ACTION
+from pbmon.privacy import K
 from pbmon.spool.ledger import Position
 from pbmon.store.access import asking
 from pbmon.store.engine import reading
 from pbmon.store.schema import HOUR
-from pbmon.store.tables import checkpoints, event_totals, events, sessions
+from pbmon.store.tables import PERSON, WITH_SESSIONS, checkpoints, event_totals, events
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
-
-K = 10
-"""The fewest people of whom a figure is told."""
 
 FEATURE_EVENTS = tuple(f"feature_{action}" for action in FEATURE_ACTION.values)
 """Of track_feature(), in the order in which a feature is used."""
@@ -46,9 +44,6 @@ class Adoption(NamedTuple):
     people: int | None
 
 
-# Whose an event is: the user's, whom the session turned out to be, or the session's.
-WITH_SESSIONS = events.outerjoin(sessions, events.c.session == sessions.c.session)
-PERSON = func.coalesce(events.c.subject, sessions.c.subject, events.c.session)
 _PEOPLE = func.count(PERSON.distinct())
 
 
@@ -57,6 +52,13 @@ class Queries:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = reading(engine)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def let_go(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        self._engine.dispose(close=False)
 
     def count(self, start: int, end: int, name: str | None = None) -> int:
         """Events, also those beyond their retention; of whole hours."""

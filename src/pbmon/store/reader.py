@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pbmon.experiments import Exposed
 from pbmon.growth import Cohort, FeatureAdoption, FunnelStep, UserGrowth
 from pbmon.runtime import Revenue
-from pbmon.store import adoption, cohorts, funnels, growth, revenue
+from pbmon.store import adoption, cohorts, experiments, funnels, growth, revenue
 from pbmon.store.access import asking
 from pbmon.store.engine import reading
 
@@ -33,8 +34,11 @@ class Reader:
         self._engine = engine
 
     def revenue(self, start: int, end: int, base_currency: str) -> Revenue:
-        """base_currency: of a store that has none yet."""
         return self._ask(lambda connection: revenue.read(connection, start, end, base_currency))
+
+    def exposed(self, key: str, goal: str, window_s: float | None) -> Exposed:
+        window = round(window_s * 1e6) if window_s is not None else None
+        return self._ask(lambda connection: experiments.exposed(connection, key, goal, window))
 
     def user_growth(self, day: dt.date | None) -> UserGrowth | None:
         """Of a day, or of the newest there is."""

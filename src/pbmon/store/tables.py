@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    func,
     text,
 )  # fmt: skip
 from sqlalchemy.dialects import postgresql, sqlite
@@ -152,6 +153,24 @@ sessions = Table(
     sqlite_with_rowid=False,
 )
 """Whose a session turned out to be."""
+
+exposures = Table(
+    "exposures",
+    metadata,
+    Column("experiment", String(100), primary_key=True),
+    Column("subject", Id, primary_key=True),
+    Column("variant", String(100), nullable=False),
+    Column("exposed_at", BigInteger, nullable=False),
+    Column("assigned_by", String(20), nullable=False),
+    Column("crossed", Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""The first variant of an experiment that somebody met. subject: pseudonym of a user, or of a
+session. assigned_by: who chose it. crossed: they met another one as well."""
+
+WITH_SESSIONS = events.outerjoin(sessions, events.c.session == sessions.c.session)
+PERSON = func.coalesce(events.c.subject, sessions.c.subject, events.c.session)
+"""Whose an event is: the user's, whom the session turned out to be, or the session's."""
 
 consents = Table(
     "consents",

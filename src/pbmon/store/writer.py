@@ -22,10 +22,11 @@ from sqlalchemy import bindparam, case, select, text, update
 
 from pbmon import growth, privacy
 from pbmon.money import Rates
-from pbmon.spool.entries import Consent, Event, Link, Transaction, UnreadableError, decode
+from pbmon.spool.entries import Consent, Event, Exposure, Link, Transaction, UnreadableError, decode
 from pbmon.spool.ledger import Position
 from pbmon.store import schema
 from pbmon.store.engine import reading
+from pbmon.store.exposures import Exposures
 from pbmon.store.ledger import Ledger
 from pbmon.store.schema import HOUR
 from pbmon.store.tables import (
@@ -576,7 +577,7 @@ class Batch:
         return self.writer.sharing != "opt-in"
 
 
-BOOKS: Mapping[type, Callable[[Batch], Book]] = {Transaction: Ledger}
+BOOKS: Mapping[type, Callable[[Batch], Book]] = {Transaction: Ledger, Exposure: Exposures}
 """Kind of entry → what keeps it, for each that is none of the writer's own."""
 
 _PLACE = struct.Struct(">II")
