@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import signal
 import statistics
@@ -96,6 +97,7 @@ def _burst(send: Send, size: int) -> dict[str, Any]:
 
 
 def _child(peer: str, mode: str, sink: str, size: int, rate: int, settle_s: float) -> None:
+    logging.disable()  # some say of each event that the queue is full: not to be measured
     send = PEERS[peer](sink)
     for _ in range(_WARM):
         send(-1)

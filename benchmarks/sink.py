@@ -42,6 +42,9 @@ def numbers(path: str, body: bytes) -> set[int]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # An answer is one packet: of two, the second would wait for the client's delayed ACK.
+    wbufsize = -1
+    disable_nagle_algorithm = True
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
