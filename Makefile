@@ -16,7 +16,7 @@ LOCK := $(VENV)/bin/uv pip compile --universal --python-version 3.10 --generate-
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' --quiet \
 	$(if $(UPGRADE),--upgrade)
 
-.PHONY: help demo test stack lint types layers format bench faults secrets lock dashboards docs clean
+.PHONY: help demo test stack lint types layers format bench scale faults secrets lock dashboards docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,8 +44,12 @@ format: $(VENV)/.test ## rewrite the sources as ruff wants them
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
-bench: $(VENV)/.bench $(VENV)/.pbmon ## what a request costs, beside upstream's instrumentation
+bench: $(VENV)/.bench $(VENV)/.pbmon ## what a request and an event cost, beside their peers (ARGS='--rounds 5')
 	@$(PY) -m benchmarks.http_cost $(ARGS)
+	@$(PY) -m benchmarks.events $(ARGS)
+
+scale: $(VENV)/.bench $(VENV)/.pbmon ## the store at 10^5 to 10^7 events (ARGS='--rows 1e5'; needs 10 GB, PostgreSQL)
+	@$(PY) -m benchmarks.store --write docs/performance.md $(ARGS)
 
 faults: $(VENV)/.test $(VENV)/.pbmon ## what is lost when anything fails, and in 1,000 kills (ARGS='--only NAME': less, no kills)
 	@$(PY) -m tests.faults --write docs/reliability.md $(ARGS)

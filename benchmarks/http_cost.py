@@ -17,18 +17,15 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-_ROOT = Path(__file__).parents[1]
+from benchmarks.processes import receiving, run, take
+
 _CHUNK = 400  # requests between flushes: below the batch processor's queue of 2,048
 _FLUSH_S = 30.0
 _HEADERS = [
@@ -136,34 +133,26 @@ async def _drive(app: Any, requests: int, flush: Callable[[], bool]) -> None:
 def _child(variant: str, requests: int, sink: str) -> None:
     app, flush = VARIANTS[variant]()
     asyncio.run(_drive(app, _CHUNK, flush))  # warm-up: imports, caches, connections
-    _take_spans(sink)
+    take(sink)
     start = time.process_time()
     asyncio.run(_drive(app, requests, flush))
     us = (time.process_time() - start) / requests * 1e6
-    print(json.dumps({"us": us, "spans": _take_spans(sink)}))
-
-
-def _take_spans(sink: str) -> int:
-    """How many it received since it was last asked."""
-    with urllib.request.urlopen(sink) as answer:
-        return int(json.load(answer)["spans"])
+    print(json.dumps({"us": us, "spans": take(sink)["spans"]}))
 
 
 def measure(variant: str, requests: int, sink: str) -> Measured:
     """One process of a variant; no setting of the caller's, a state directory of its own."""
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("OTEL_", "PBMON_", "ANALYTICS_"))
-    }
-    command = [sys.executable, "-m", "benchmarks.http_cost", "--child", variant, "--sink", sink]
-    command += ["--requests", str(requests)]
+    arguments = ["--child", variant, "--sink", sink, "--requests", str(requests)]
     with tempfile.TemporaryDirectory(prefix="pbmon-bench-") as state:
-        environment = inherited | {"OTEL_EXPORTER_OTLP_ENDPOINT": sink, "PBMON_STATE_DIR": state}
-        done = subprocess.run(
-            command, cwd=_ROOT, env=environment, stdout=subprocess.PIPE, check=True
+        status, said = run(
+            "benchmarks.http_cost",
+            *arguments,
+            OTEL_EXPORTER_OTLP_ENDPOINT=sink,
+            PBMON_STATE_DIR=state,
         )
-    return Measured(**json.loads(done.stdout))
+    if status:
+        sys.exit(f"{variant} failed")
+    return Measured(**json.loads(said))
 
 
 def _cost(variant: str, requests: int, sink: str) -> float:
@@ -172,21 +161,6 @@ def _cost(variant: str, requests: int, sink: str) -> float:
     if measured.spans != expected:
         sys.exit(f"{variant}: {measured.spans} spans of {expected} arrived; the comparison is void")
     return measured.us
-
-
-@contextmanager
-def receiving() -> Iterator[str]:
-    """The URL of a receiver in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.sink"]
-    with subprocess.Popen(
-        command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        finally:
-            process.stdin.close()
 
 
 def main() -> int:

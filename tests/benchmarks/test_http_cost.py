@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks import http_cost
+from benchmarks import http_cost, processes
 
 REQUESTS = 60
 
 
 @pytest.fixture(scope="module")
 def sink():
-    with http_cost.receiving() as url:
+    with processes.receiving() as url:
         yield url
 
 

@@ -1,10 +1,11 @@
-"""Connections of SQLite and a fork: none is open over it."""
+"""Connections: none of SQLite is open over a fork, rows go to PostgreSQL many at once."""
 
 from __future__ import annotations
 
 import sqlite3
 import threading
 
+import pytest
 from sqlalchemy import text
 
 from pbmon.store.access import open_engine
@@ -100,3 +101,14 @@ def test_to_open_a_store_gives_up_no_lock_of_this_process(tmp_path):
     )
     ours.close()
     assert done.stdout.strip() == "database is locked"
+
+
+@pytest.mark.server
+def test_rows_go_to_postgresql_a_hundred_to_a_message(postgresql):
+    with postgresql.begin() as connection:
+        connection.execute(text("CREATE TEMPORARY TABLE said (n integer, message text)"))
+        connection.execute(
+            text("INSERT INTO said VALUES (:n, current_query())"), [{"n": n} for n in range(250)]
+        )
+        query = text("SELECT count(*), count(DISTINCT message) FROM said")
+        assert tuple(connection.execute(query).one()) == (250, 3)
