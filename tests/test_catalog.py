@@ -34,6 +34,7 @@ PROMETHEUS_NAMES = {
     "pbmon.budget.allowed": "pbmon_budget_allowed_ratio",
     "pbmon.feature.usage": "pbmon_feature_usage_total",
     "pbmon.events": "pbmon_events_total",
+    "pbmon.feedback.responses": "pbmon_feedback_responses_total",
     "pbmon.revenue": "pbmon_revenue_total",
     "pbmon.transactions": "pbmon_transactions_total",
     "pbmon.users.active": "pbmon_users_active",

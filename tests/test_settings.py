@@ -127,7 +127,13 @@ PARSED = [
     ("consent", "opt-out", '"opt-out"', {"analytics": "opt-out", "sharing": "opt-out"}),
     ("consent", "analytics=opt-out", '{analytics = "opt-out"}',
      {"analytics": "opt-out", "sharing": "opt-in"}),
-    ("segments", "plan,region", '["plan", "region"]', ("plan", "region")),
+    ("segments", "plan,region", '["plan", "region"]', {"plan": (), "region": ()}),
+    ("segments", "plan=free|pro, region", '{plan = {values = ["free", "pro"]}, region = {}}',
+     {"plan": ("free", "pro"), "region": ()}),
+    ("segment_metrics", "plan,region", '["plan", "region"]', ("plan", "region")),
+    ("segment_spans", "true", "true", True),
+    ("segment_spans", "plan", '["plan"]', ("plan",)),
+    ("feedback_origins", "https://a.b", '["https://a.b"]', ("https://a.b",)),
     ("user_from", "header:x-user", '"header:x-user"', "header:x-user"),
     ("session_from", "cookie: sid", '"cookie:sid"', "cookie:sid"),
     ("users_url", "env:DATABASE_URL", '"env:DATABASE_URL"', "env:DATABASE_URL"),
@@ -147,7 +153,9 @@ PARSED = [
 
 
 def test_the_table_of_this_test_knows_every_setting():
-    assert {row[0] for row in PARSED} | {"budgets", "destinations", "events"} == set(FIELDS)
+    assert {row[0] for row in PARSED} | {"budgets", "destinations", "events", "surveys"} == set(
+        FIELDS
+    )
 
 
 @pytest.mark.parametrize(("name", "env", "toml", "expected"), PARSED)

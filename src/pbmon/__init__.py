@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from pbmon.business.events import identify as identify
     from pbmon.business.events import track as track
     from pbmon.business.features import track_feature as track_feature
+    from pbmon.business.feedback import feedback as feedback
+    from pbmon.business.feedback import feedback_summary as feedback_summary
+    from pbmon.business.feedback_app import feedback_app as feedback_app
     from pbmon.business.revenue import track_revenue as track_revenue
     from pbmon.catalog import VERSION as __version__  # noqa: F401, N811
     from pbmon.identity import context as context
     from pbmon.runtime import Accepted as Accepted
     from pbmon.runtime import Refused as Refused
+    from pbmon.runtime import StoreError as StoreError
     from pbmon.store.outbox import outbox as outbox
     from pbmon.wiring import configure as configure
     from pbmon.wiring import flush as flush
@@ -29,9 +33,13 @@ _NAMES = {
     "Accepted": "pbmon.runtime:Accepted",
     "Budget": "pbmon.budgets:Budget",
     "Refused": "pbmon.runtime:Refused",
+    "StoreError": "pbmon.runtime:StoreError",
     "configure": "pbmon.wiring:configure",
     "consent": "pbmon.business.consent:consent",
     "context": "pbmon.identity:context",
+    "feedback": "pbmon.business.feedback:feedback",
+    "feedback_app": "pbmon.business.feedback_app:feedback_app",
+    "feedback_summary": "pbmon.business.feedback:feedback_summary",
     "flush": "pbmon.wiring:flush",
     "identify": "pbmon.business.events:identify",
     "outbox": "pbmon.store.outbox:outbox",

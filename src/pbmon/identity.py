@@ -75,7 +75,7 @@ def _headers(scope: Scope, name: str) -> Iterator[str]:
 class Identity:
     """What is known of one request. user_id, session_id: the application's own ids."""
 
-    __slots__ = ("_scope", "segments", "session_id", "user_id")
+    __slots__ = ("_scope", "noted", "request", "segments", "session_id", "user_id")
 
     def __init__(
         self,
@@ -84,6 +84,10 @@ class Identity:
         self.user_id: str | None = None
         self.session_id: str | None = None
         self.segments: Mapping[str, str] | None = None
+        self.request = self
+        """What is known of the whole request, of which this may be a part."""
+        self.noted: Mapping[str, str] | None = None
+        """Of a request: segments of its user, as far as any part of it has said them."""
         self._scope = scope
 
     def resolve(self) -> None:
@@ -169,6 +173,7 @@ def context(
     outer = current()
     inner = Identity()
     if outer is not None:
+        inner.request = outer.request
         inner.user_id, inner.session_id = outer.user_id, outer.session_id
         inner.segments = outer.segments
     if user_id is not None:
@@ -180,6 +185,8 @@ def context(
             raise TypeError(f"segment {name} must be str, not {type(value).__name__}")
     if segments:
         inner.segments = {**(inner.segments or {}), **segments}
+        if inner.request.user_id in (None, inner.user_id):  # else they are somebody else's
+            inner.request.noted = {**(inner.request.noted or {}), **segments}
     token = _current.set(inner)
     try:
         yield

@@ -165,6 +165,21 @@ class EventSink(Protocol):
         """A person's decision on a purpose."""
 
 
+class FeedbackSink(Protocol):
+    """Where feedback() and feedback_app report."""
+
+    def answer(
+        self,
+        survey: str,
+        score: int | None,
+        comment: str | None,
+        user_id: str | None,
+        feedback_id: str | None,
+        trace_id: str | None,
+    ) -> Verdict:
+        """Raises business.refusals.RefusalError for a wrong value."""
+
+
 class StoreReader(Protocol):
     """Figures read from a database."""
 
@@ -200,6 +215,10 @@ class Refused:
 
     def __bool__(self) -> bool:
         return False
+
+
+class StoreError(Exception):
+    """The store can't be used now; the text says why and the remedy, and follows its URL."""
 
 
 Verdict = Accepted | Refused
@@ -252,6 +271,9 @@ class Runtime:
     features: FeatureSink | None = None
     events: EventSink | None = None
     store: StoreReader | None = None
+    feedback: FeedbackSink | None = None
+    reader: Callable[[], Any] | None = None
+    """Gives the queries of the store in force (store.queries.Queries). Raises StoreError."""
     refusals: Callable[[str, str], None] = lambda call, reason: None
     """Counts a call of the API that was refused: (call, reason)."""
     flush: Callable[[float], bool] = lambda timeout_s: True

@@ -1,4 +1,4 @@
-"""Segments of people, by which figures are divided: those that are known, and their values. Pure."""
+"""Segments of people, by which figures are divided: which there are, with which values. Pure."""
 
 from __future__ import annotations
 

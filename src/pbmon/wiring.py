@@ -16,9 +16,12 @@ from typing import Any
 from opentelemetry import metrics, trace
 
 from pbmon import catalog, endings, identity, privacy, runtime, settings, signals
-from pbmon.business.events import Events, Intake
+from pbmon.business.events import Events
 from pbmon.business.features import FeatureUsage
+from pbmon.business.feedback import Responses
 from pbmon.business.growth import ActiveUsers
+from pbmon.business.intake import Taker
+from pbmon.business.labels import SegmentLabels
 from pbmon.business.refusals import Refusals
 from pbmon.business.revenue import ProcessTotals
 from pbmon.hooks import dbapi
@@ -95,6 +98,7 @@ def _start(resolved: settings.Settings) -> None:
     )
     _parts.update(parts)
     active.event_totals = worker.totals
+    active.reader = worker.read
     worker.install(meter)
     _parts["providers"].accounts.install(meter)
     active.store = _users(resolved)
@@ -141,7 +145,7 @@ def install_sinks(
     tracer: trace.Tracer,
     meter: metrics.Meter,
     clock: Clock,
-    intake: Intake,
+    intake: Taker,
 ) -> dict[str, Any]:
     """Make the sinks and hand them to the hooks and the business API.
 
@@ -150,17 +154,22 @@ def install_sinks(
     notices = Notices(clock)
     requests = Requests(resolved, tracer, meter, clock, notices)
     queries = Queries(resolved, tracer, meter, clock, notices)
-    features = FeatureUsage(resolved, meter)
-    events = Events(resolved, meter, intake)
+    labels = SegmentLabels(resolved)
+    features = FeatureUsage(resolved, meter, labels)
+    events = Events(resolved, meter, intake, labels)
+    feedback = Responses(resolved, meter, intake)
     _find_people(resolved)
     ActiveUsers(meter)
     active.requests, active.queries, active.features = requests, queries, features
-    active.events = events
+    active.events, active.feedback = events, feedback
     active.revenue = ProcessTotals(meter)
     active.refusals = Refusals(meter).count
     active.open_websockets = lambda: requests.open_websockets
     active.watch_loop = LoopLag(meter).watch
-    return {"requests": requests, "queries": queries, "features": features, "events": events}
+    return {
+        "requests": requests, "queries": queries, "labels": labels, "features": features,
+        "events": events, "feedback": feedback,
+    }  # fmt: skip
 
 
 def _find_people(resolved: settings.Settings) -> None:

@@ -53,9 +53,29 @@ class Consent(NamedTuple):
     granted: bool
 
 
-Entry = Event | Link | Consent
+class Feedback(NamedTuple):
+    """An answer to a survey. Ids are the application's own."""
 
-_KINDS: dict[str, type[Any]] = {"event": Event, "link": Link, "consent": Consent}
+    occurred_at: int
+    survey: str
+    score: int | None
+    comment: str | None
+    """Scrubbed."""
+    user_id: str | None
+    session_id: str | None
+    trace_id: str | None
+    consent: bool | None
+    """As of an Event."""
+    feedback_id: str | None
+    """The application's id, by which it is stored once for one person."""
+    segments: Mapping[str, str] | None
+
+
+Entry = Event | Link | Consent | Feedback
+
+_KINDS: dict[str, type[Any]] = {
+    "event": Event, "link": Link, "consent": Consent, "feedback": Feedback,
+}  # fmt: skip
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _BEFORE_PROPERTIES = len(Event._fields) - 1
 _NUL = rb"\u0000"
@@ -125,7 +145,7 @@ def encode_event(
     return text.encode("utf-8", "replace")
 
 
-def encode(entry: Link | Consent) -> bytes:
+def encode(entry: Link | Consent | Feedback) -> bytes:
     return _json((_NAMES[type(entry)], *entry)).encode("utf-8", "replace")
 
 

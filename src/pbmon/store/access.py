@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pbmon import privacy, signals
+from pbmon.runtime import StoreError as StoreError  # noqa: PLC0414 - this is where it comes from
 from pbmon.store import engine
 from pbmon.store.engine import DriverError
 
@@ -24,10 +25,6 @@ _T = TypeVar("_T")
 
 PATIENCE_S = 30.0
 """How long a statement of a writer may take, before it is tried anew."""
-
-
-class StoreError(Exception):
-    """The store can't be used now; the text says why and the remedy, and follows its URL."""
 
 
 class Leadership(Protocol):

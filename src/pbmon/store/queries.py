@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import ColumnElement, Select, and_, func, select, true
 
+from pbmon.privacy import K
 from pbmon.store.access import asking
 from pbmon.store.engine import reading
+from pbmon.store.feedback import FeedbackSummary, summarize
 from pbmon.store.tables import event_totals, events, sessions
 from pbmon.store.writer import HOUR
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-K = 10
-"""The fewest people of whom a figure is told."""
+    from pbmon.surveys import Survey
 
 _ACTIONS = ("viewed", "clicked", "completed")
 
@@ -92,6 +93,12 @@ class Queries:
                 _adoption(start, end, limit)
             )
         ]
+
+    def feedback(
+        self, start: int, end: int, name: str, survey: Survey, segment: str | None = None
+    ) -> FeedbackSummary:
+        """Of a survey by its name."""
+        return summarize(self._rows, start, end, name, survey, segment)
 
     def _rows(self, query: Select[Any]) -> Sequence[Any]:
         def ask() -> Sequence[Any]:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
     text,
 )  # fmt: skip
 from sqlalchemy.dialects import postgresql, sqlite
@@ -34,7 +35,7 @@ metadata = MetaData(schema=SCHEMA)
 Id = LargeBinary(16)
 """128 bits: of a UUID, of a trace, of an HMAC."""
 
-Json = JSON().with_variant(JSONB(), "postgresql")
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 meta = Table(
     "meta",
@@ -180,6 +181,28 @@ destinations = Table(
     Column("delivered_at", BigInteger),
 )
 """How it goes with each: events it has got; since when it fails, how often, and why."""
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("survey", String(50), nullable=False),
+    Column("score", Integer),
+    Column("comment", Text),
+    Column("occurred_at", BigInteger, nullable=False),
+    Column("subject", Id),
+    Column("session", Id),
+    Column("trace_id", Id),
+    Column("segments", Json),
+    Index("feedback_survey", "survey", "occurred_at"),
+    Index(
+        "feedback_subject", "subject",
+        postgresql_where=text("subject IS NOT NULL"), sqlite_where=text("subject IS NOT NULL"),
+    ),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+"""One row for each answer. id: of the application's id and the person, else of its place in a
+journal. comment: scrubbed. subject, session: pseudonyms of this store."""
 
 job_runs = Table(
     "job_runs",

@@ -22,10 +22,11 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from sqlalchemy import bindparam, select, text, update
 
 from pbmon import privacy
-from pbmon.spool.entries import Consent, Event, Link, UnreadableError, decode
+from pbmon.spool.entries import Consent, Event, Feedback, Link, UnreadableError, decode
 from pbmon.spool.ledger import Position
 from pbmon.store import schema
 from pbmon.store.engine import reading
+from pbmon.store.feedback import FeedbackBook
 from pbmon.store.tables import (
     checkpoints,
     consents,
@@ -526,7 +527,7 @@ class Batch:
         return self.writer.sharing != "opt-in"
 
 
-BOOKS: Mapping[type, Callable[[Batch], Book]] = {}
+BOOKS: Mapping[type, Callable[[Batch], Book]] = {Feedback: FeedbackBook}
 """Kind of entry → what keeps it, for each that is none of the writer's own."""
 
 _EPOCH = dt.date(1970, 1, 1)

@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from opentelemetry.metrics import Meter, Observation
 
-from pbmon import catalog, signals
+from pbmon import catalog, privacy, signals
 from pbmon.business.intake import Intake
 from pbmon.settings import Settings
 from pbmon.spool import journal
-from pbmon.spool.directory import Home
-from pbmon.store.access import may_be_there
+from pbmon.spool.directory import Home, UnusableError
+from pbmon.store.access import StoreError, may_be_there, open_engine, read
 from pbmon.worker.leader import Leader
 from pbmon.worker.shipper import PORTION, Shipper
 from pbmon.worker.targets import makers
 from pbmon.worker.urls import store_url, url_of
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from pbmon.store.queries import Queries
 
 
 class Embedded:
@@ -31,6 +37,10 @@ class Embedded:
         self.intake = Intake(self._open_home, self._begin)
         self.shipper: Shipper | None = None
         self.leader: Leader | None = None
+        self._url = ""
+        self._engine: Engine | None = None
+        self._queries: Queries
+        signals.enlist(self)
 
     def _open_home(self) -> Home:
         return journal.open_home(self._settings().state_dir, self._service())
@@ -55,6 +65,29 @@ class Embedded:
         return [
             Observation(at_s, {catalog.JOB.name: job}) for job, at_s in sorted(succeeded_at.items())
         ]
+
+    def read(self) -> Queries:
+        """The store in force, opened at the first use. Raises StoreError."""
+        try:
+            home = self._open_home()
+        except UnusableError as error:
+            raise StoreError(f"there is no state directory: {error}") from None
+        url = store_url(self._settings(), home)
+        home.close()
+        if self._engine is None or self._url != url:
+            try:
+                self._engine, self._url = open_engine(url), url
+                self._queries = read(self._engine)
+            except StoreError as error:
+                self._engine = None
+                raise StoreError(f"the store {privacy.mask_url(url)} {error}") from None
+        return self._queries
+
+    def forget(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        if self._engine is not None:
+            self._engine.dispose(close=False)
+            self._engine = None
 
     def totals(self) -> Mapping[tuple[str, str], int]:
         """(outcome, reason) → events, as runtime.Runtime.event_totals."""
