@@ -134,6 +134,12 @@ def current() -> Identity | None:
     return found
 
 
+def noted() -> Mapping[str, str] | None:
+    """Segments of the user of this context's request, as far as any part of it has said them."""
+    found = _current.get()
+    return found.request.noted if found is not None else None
+
+
 class Begun(NamedTuple):
     """A request under way."""
 

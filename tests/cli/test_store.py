@@ -36,8 +36,8 @@ def test_a_store_in_sqlite_from_its_making_to_its_figures(pbmon, tmp_path):
     assert missing.stderr == (
         f"pbmon: the store {store} has no tables of pbmon yet; run `pbmon store upgrade`\n"
     )
-    assert pbmon("store", "upgrade").stdout == f"store {store} was made (version 0001)\n"
-    assert pbmon("store", "upgrade").stdout == f"store {store} is up to date (version 0001)\n"
+    assert pbmon("store", "upgrade").stdout == f"store {store} was made (version 0005)\n"
+    assert pbmon("store", "upgrade").stdout == f"store {store} is up to date (version 0005)\n"
     assert pbmon("store", "status").stdout == f"store {store} is up to date: 0 events stored\n"
     python(
         """
@@ -83,7 +83,7 @@ def test_postgresql_is_made_by_the_command_with_its_outbox(pbmon, stack_postgres
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert lines[0].startswith("store postgresql://REDACTED@")
-    assert lines[0].endswith(" was made (version 0001)")
+    assert lines[0].endswith(" was made (version 0005)")
     assert lines[1] == f"database {application} has the outbox"
     with open_engine(application).connect() as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM pbmon_outbox").scalar() == 0

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pbmon.spool import entries
-from pbmon.spool.entries import Consent, Event, Link, UnreadableError, decode, encode
+from pbmon.spool.entries import Consent, Event, Feedback, Link, UnreadableError, decode, encode
 from tests.patience import patiently
 
 texts = st.text(st.characters(exclude_categories=()), max_size=20)
@@ -99,6 +99,30 @@ def test_links_and_decisions_come_back(at, one, other, granted):
     assert found.granted is granted
 
 
+answers = st.builds(
+    Feedback,
+    st.integers(0, 2**62),
+    texts,
+    st.none() | st.integers(0, 100),
+    st.none() | texts,
+    st.none() | texts,
+    st.none() | texts,
+    st.none() | st.text("0123456789abcdef", min_size=32, max_size=32),
+    st.none() | st.just(True),
+    st.none() | texts,
+    st.none() | st.dictionaries(texts, texts, max_size=3),
+)
+
+
+@patiently()
+@given(answers)
+def test_answers_come_back(entry):
+    found = decode(encode(entry))
+    assert type(found) is Feedback
+    assert found == tuple(kept(value) for value in entry)
+    assert type(found.score) is type(entry.score)
+
+
 def test_the_form_that_is_kept_for_ever():
     assert (
         event(user_id="ü", consent=True, segments={"plan": "pro"}, properties={"a": [1.5, None]})
@@ -109,6 +133,9 @@ def test_the_form_that_is_kept_for_ever():
     )
     assert encode(Link(1, "s", "u")) == b'["link",1,"s","u"]'
     assert encode(Consent(1, "u", "analytics", False)) == b'["consent",1,"u","analytics",false]'
+    assert encode(Feedback(1, "nps", 9, "a\nb", "u", "s", "0a", None, "f", {"plan": "pro"})) == (
+        b'["feedback",1,"nps",9,"a\\nb","u","s","0a",null,"f",{"plan":"pro"}]'
+    )
 
 
 def test_a_lone_surrogate_is_a_question_mark_and_nul_a_replacement_character():
@@ -215,18 +242,20 @@ def test_any_bytes_are_an_item_or_unreadable(payload):
         found = decode(payload)
     except UnreadableError:
         return
-    assert type(found) in (Event, Link, Consent)
+    assert type(found) in (Event, Link, Consent, Feedback)
 
 
 @patiently(max_examples=300)
 @given(
-    st.sampled_from(["event", "link", "consent", "other", 1, None, [], {}]),
-    st.lists(values, max_size=10),
+    st.sampled_from(["event", "link", "consent", "feedback", "other", 1, None, [], {}]),
+    st.lists(values, max_size=12),
     st.binary(max_size=20),
 )
 def test_any_array_is_an_item_or_unreadable(kind, elements, behind):
     payload = json.dumps([kind, *elements]).encode() + b"\n" + behind
-    least = {"event": 8, "link": 3, "consent": 4}.get(kind if isinstance(kind, str) else "", 99)
+    least = {"event": 8, "link": 3, "consent": 4, "feedback": 10}.get(
+        kind if isinstance(kind, str) else "", 99
+    )
     try:
         decode(payload)
     except UnreadableError:
@@ -254,8 +283,9 @@ def test_unreadable(payload):
 @pytest.mark.parametrize(
     "payload",
     [event(user_id="u", segments={"a": "b"}, properties={"p": 1}), encode(Link(1, "s", "u")),
-     encode(Consent(1, "u", "analytics", True))],
-    ids=["event", "link", "consent"],
+     encode(Consent(1, "u", "analytics", True)),
+     encode(Feedback(1, "nps", 9, "a", "u", "s", "0a", True, "f", {"plan": "pro"}))],
+    ids=["event", "link", "consent", "feedback"],
 )  # fmt: skip
 def test_cut_anywhere_or_an_element_short_it_is_unreadable(payload):
     head, _, rest = payload.partition(b"\n")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import datetime as dt
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from pbmon.worker.urls import url_of
 
 if TYPE_CHECKING:
     from pbmon.store.queries import Queries
+    from pbmon.surveys import Survey
 
 NAME = "store"
 HELP = "make, upgrade and read the store of events"
@@ -27,7 +30,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     actions.add_parser("status", help="say whether the tables are those of this version")
     events = actions.add_parser("events", help="list events and features by how many used them")
-    events.add_argument("--days", type=int, default=7, help="days back from now (7)")
+    feedback = actions.add_parser("feedback", help="say what people answered to a survey")
+    feedback.add_argument("--survey", default="nps", help="nps, csat, text or another (nps)")
+    for action in (events, feedback):
+        action.add_argument("--days", type=int, default=7, help="days back from now (7)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,8 +45,19 @@ def run(args: argparse.Namespace) -> int:
         elif args.action == "status":
             count = read(engine).count(0, _now())
             print(f"store {place.shown} is up to date: {count:,} events stored")
-        else:
+        elif args.action == "events":
             _list_events(read(engine), args.days)
+        elif args.survey in place.settings.surveys:
+            _tell_feedback(
+                read(engine), args.days, args.survey, place.settings.surveys[args.survey]
+            )
+        else:
+            print(
+                f"pbmon: there is no survey {args.survey}; there are "
+                + ", ".join(sorted(place.settings.surveys)),
+                file=sys.stderr,
+            )
+            return 1
         return 0
 
     return in_place(work)
@@ -61,6 +78,23 @@ def _list_events(queries: Queries, days: int) -> None:
             f"feature {feature:<32} {viewed:>12,} viewed {clicked:>10,} clicked "
             f"{completed:>10,} completed {_people(people)}"
         )
+
+
+def _tell_feedback(queries: Queries, days: int, name: str, survey: Survey) -> None:
+    end = _now()
+    told = queries.feedback(end - days * _DAY, end, name, survey)
+    if told.responses is None:
+        print(f"{name}: answers of few people")
+        return
+    figures = (("figure", told.figure), ("mean", told.mean))
+    said = "".join(f", {what} {value:.1f}" for what, value in figures if value is not None)
+    print(f"{name}: {told.responses:,} answers{said}")
+    for score, count in told.distribution.items():
+        print(f"{score:>4} {f'{count:>10,}' if count is not None else '       few'}")
+    for comment in told.comments:
+        day = dt.datetime.fromtimestamp(comment.occurred_at / 1e6, dt.timezone.utc)
+        mark = str(comment.score) if comment.score is not None else "–"
+        print(f"{day:%Y-%m-%d} {mark:>4} {privacy.escape(comment.text)}")
 
 
 def _people(people: int | None) -> str:
