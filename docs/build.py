@@ -183,6 +183,10 @@ def _described() -> Iterator[tuple[str, Callable[..., object]]]:
                 yield f"{name}.{method}", getattr(public, method)
 
 
+def _is_error(described: object) -> bool:
+    return isinstance(described, type) and issubclass(described, Exception)
+
+
 def api() -> str:
     """Every public name, by its signature and docstring."""
     parts = [
@@ -192,7 +196,8 @@ def api() -> str:
     ]
     for name, described in _described():
         # Annotations are kept as text, which inspect shows in quotes.
-        signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(described)))
+        found = "" if _is_error(described) else str(inspect.signature(described))
+        signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", found)
         doc = inspect.getdoc(described) or ""
         parts.append(f"## {name}\n\n```python\n{name}{signature}\n```\n\n```text\n{doc}\n```")
     return "\n\n".join(parts) + "\n"

@@ -84,10 +84,10 @@ class Identity:
         self.user_id: str | None = None
         self.session_id: str | None = None
         self.segments: Mapping[str, str] | None = None
-        self.request = self
-        """What is known of the whole request, of which this may be a part."""
+        self.request: Identity | None = None
+        """What is known of the whole, of which this is a part; none: this is the whole."""
         self.noted: Mapping[str, str] | None = None
-        """Of a request: segments of its user, as far as any part of it has said them."""
+        """Of the whole: segments of its user, as far as any part of it has said them."""
         self._scope = scope
 
     def resolve(self) -> None:
@@ -137,7 +137,7 @@ def current() -> Identity | None:
 def noted() -> Mapping[str, str] | None:
     """Segments of the user of this context's request, as far as any part of it has said them."""
     found = _current.get()
-    return found.request.noted if found is not None else None
+    return (found.request or found).noted if found is not None else None
 
 
 class Begun(NamedTuple):
@@ -179,7 +179,7 @@ def context(
     outer = current()
     inner = Identity()
     if outer is not None:
-        inner.request = outer.request
+        inner.request = outer.request or outer
         inner.user_id, inner.session_id = outer.user_id, outer.session_id
         inner.segments = outer.segments
     if user_id is not None:
@@ -191,8 +191,9 @@ def context(
             raise TypeError(f"segment {name} must be str, not {type(value).__name__}")
     if segments:
         inner.segments = {**(inner.segments or {}), **segments}
-        if inner.request.user_id in (None, inner.user_id):  # else they are somebody else's
-            inner.request.noted = {**(inner.request.noted or {}), **segments}
+        whole = inner.request or inner
+        if whole.user_id in (None, inner.user_id):  # else they are somebody else's
+            whole.noted = {**(whole.noted or {}), **segments}
     token = _current.set(inner)
     try:
         yield
