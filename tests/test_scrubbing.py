@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections import Counter
 
 import pytest
@@ -149,7 +150,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@patiently(max_examples=1500)
+@patiently(max_examples=800)
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=14).map("".join))
 def test_twice_is_once_and_nothing_else_is_touched(text):
     once = scrub(text)
@@ -163,17 +164,27 @@ def test_twice_is_once_and_nothing_else_is_touched(text):
 
 HOSTILE = [
     "a", "a@", "a@a", "a@b.", "a@1.", "1", "1 ", "123-", "1.1.1.", "00", "+1", "(030) ", "0151 ",
-    "DE89 ", "4111 ", "::", "f:", "cookie: a", "cookie", "token", "token:", "token=", "Bearer ",
+    "DE89 ", "4111 ", "::", "f:", "cookie:", "cookie", "token", "token:", "token=", "Bearer ",
     "bearer a", "eyJ", "eyJaaaaaaaa.", "sk_", "-----BEGIN PRIVATE KEY-----", "-----BEGIN ", "://a:",
     "://:@", "phone: 1", "aA1", "\u200b", "é", "[token]", "\0",
 ]  # fmt: skip
 
 
+def cost_s(text):
+    """Processor time of this thread, whatever else the machine does."""
+    costs = []
+    for _ in range(2):
+        start_s = time.thread_time()
+        scrub(text)
+        costs.append(time.thread_time() - start_s)
+    return min(costs)
+
+
 @pytest.mark.parametrize("piece", HOSTILE)
-def test_a_text_without_end_is_done_with(piece):
-    """300,000 characters: what is quadratic in them takes minutes on any machine, and the test's
-    timeout ends it; what is linear takes a moment."""
-    assert scrub(piece * (300_000 // len(piece)) + " !").endswith((" !", "[token]"))
+def test_eight_times_the_text_costs_about_eight_times_as_much(piece):
+    """What is quadratic costs sixty times as much, on any machine."""
+    small, large = (piece * (size // len(piece)) + " !" for size in (10_000, 80_000))
+    assert cost_s(large) <= 24 * cost_s(small) + 0.005
 
 
 def steps(text):
