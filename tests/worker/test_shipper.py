@@ -13,7 +13,7 @@ from sqlalchemy import select
 from pbmon import signals
 from pbmon.spool import entries, journal
 from pbmon.spool.journal import Journal
-from pbmon.store import access, engine, tables
+from pbmon.store import access, engine, schema, tables
 from pbmon.worker import shipper as module
 from pbmon.worker.shipper import Shipper
 from tests.stack.process import unused_port, wait_until
@@ -243,7 +243,8 @@ def test_another_version_of_the_tables_is_said_with_the_remedy(home, url, shippe
     assert not ship_all(other)
     assert "has tables of a newer version; upgrade pbmon on this machine" in caplog.text
     with made.begin() as connection:
-        connection.exec_driver_sql("UPDATE schema_version SET version_num = '0001'")
+        newest = schema.VERSIONS[-1]
+        connection.exec_driver_sql(f"UPDATE schema_version SET version_num = '{newest}'")
     other._again_at_s = 0
     assert ship_all(other)
     assert stored(url) == Counter([0, 1])

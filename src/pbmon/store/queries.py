@@ -100,6 +100,10 @@ class Queries:
         """Of a survey by its name."""
         return summarize(self._rows, start, end, name, survey, segment)
 
+    def let_go(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        self._engine.dispose(close=False)
+
     def _rows(self, query: Select[Any]) -> Sequence[Any]:
         def ask() -> Sequence[Any]:
             with suppress_instrumentation(), self._engine.connect() as connection:

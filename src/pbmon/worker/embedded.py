@@ -23,8 +23,6 @@ from pbmon.worker.targets import makers
 from pbmon.worker.urls import store_url, url_of
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
     from pbmon.store.queries import Queries
 
 
@@ -38,8 +36,7 @@ class Embedded:
         self.shipper: Shipper | None = None
         self.leader: Leader | None = None
         self._url = ""
-        self._engine: Engine | None = None
-        self._queries: Queries
+        self._queries: Queries | None = None
         signals.enlist(self)
 
     def _open_home(self) -> Home:
@@ -74,20 +71,17 @@ class Embedded:
             raise StoreError(f"there is no state directory: {error}") from None
         url = store_url(self._settings(), home)
         home.close()
-        if self._engine is None or self._url != url:
+        if self._queries is None or self._url != url:
             try:
-                self._engine, self._url = open_engine(url), url
-                self._queries = read(self._engine)
+                self._queries, self._url = read(open_engine(url)), url
             except StoreError as error:
-                self._engine = None
                 raise StoreError(f"the store {privacy.mask_url(url)} {error}") from None
         return self._queries
 
     def forget(self) -> None:
-        """In a forked child: the connections are the parent's."""
-        if self._engine is not None:
-            self._engine.dispose(close=False)
-            self._engine = None
+        """In a forked child: what the parent opened is the parent's."""
+        if self._queries is not None:
+            self._queries.let_go()
 
     def totals(self) -> Mapping[tuple[str, str], int]:
         """(outcome, reason) → events, as runtime.Runtime.event_totals."""
