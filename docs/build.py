@@ -25,6 +25,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
                      for row in lines)  # fmt: skip
 
 
+def _attributes(metric: catalog.Metric) -> tuple[catalog.Attribute, ...]:
+    return metric.attributes + ((catalog.SEGMENT,) if metric.by_segment else ())
+
+
 def catalogue() -> str:
     """Every metric, attribute and log record."""
     metrics = _table(
@@ -34,7 +38,7 @@ def catalogue() -> str:
                 f"`{m.name}`",
                 f"`{m.prometheus_name}`",
                 f"{m.kind}, `{m.unit}`",
-                ", ".join(f"`{a.name}`" for a in m.attributes) or "–",
+                ", ".join(f"`{a.name}`" for a in _attributes(m)) or "–",
                 m.meaning + (" Of the store." if m.of_store else ""),
             )
             for m in catalog.METRICS
@@ -154,6 +158,8 @@ def _default(name: str) -> str:
     value = settings.FIELDS[name].metadata["default"]
     if name == "strict":
         return "`False`, under pytest `True`"
+    if name == "surveys":
+        return ", ".join(f"`{survey}`" for survey in value)
     if isinstance(value, settings.Budgets) or value in ((), None) or value == {}:
         return "–"
     if isinstance(value, tuple):

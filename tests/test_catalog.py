@@ -35,6 +35,7 @@ PROMETHEUS_NAMES = {
     "pbmon.feature.usage": "pbmon_feature_usage_total",
     "pbmon.events": "pbmon_events_total",
     "pbmon.experiment.exposures": "pbmon_experiment_exposures_total",
+    "pbmon.feedback.responses": "pbmon_feedback_responses_total",
     "pbmon.revenue": "pbmon_revenue_total",
     "pbmon.refunds": "pbmon_refunds_total",
     "pbmon.transactions": "pbmon_transactions_total",

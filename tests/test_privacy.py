@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pbmon.privacy import MASK, error_type, escape, frames, mask_query, mask_url
+from pbmon.privacy import MASK, K, error_type, escape, frames, hidden, mask_query, mask_url
 from tests.patience import patiently
 
 SECRET = "hunter2"
@@ -186,3 +186,75 @@ def test_escaped_text_is_one_line_of_utf8_and_stays_as_it_is(text):
     assert len(escaped.splitlines()) <= 1
     assert escaped.encode().decode() == escaped
     assert escape(escaped) == escaped
+
+
+# --- figures of few people ---
+
+
+def rank(rows):
+    """Of a matrix, by elimination without fractions."""
+    rows, count = [list(row) for row in rows], 0
+    for column in range(len(rows[0]) if rows else 0):
+        found = next((row for row in rows[count:] if row[column]), None)
+        if found is None:
+            continue
+        rows.remove(found)
+        rows.insert(count, found)
+        count += 1
+        for row in rows[count:]:
+            factor, by = found[column], row[column]
+            row[:] = [a * factor - b * by for a, b in zip(row, found, strict=True)]
+    return count
+
+
+def is_determined(at, unseen, sums):
+    """Whether a hidden cell follows from the sums, once those that are told are subtracted."""
+    rows = [[row[cell] for cell in unseen] for row in sums]
+    alone = [int(cell == at) for cell in unseen]
+    return rank(rows) == rank([*rows, alone])
+
+
+SUMS = {
+    "total": lambda n: [[1] * n],
+    "total and mean": lambda n: [[1] * n, [*range(n)]],
+    "nps": lambda n: [[1] * n, [*range(n)], [-1 if s <= 6 else int(s >= 9) for s in range(n)]],
+    "csat": lambda n: [[1] * n, [*range(1, n + 1)], [int(s >= n - 2) for s in range(n)]],
+}
+
+
+@patiently(max_examples=400)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=11), st.sampled_from(sorted(SUMS)))
+def test_no_cell_of_few_people_is_told_nor_can_be_computed(people, kind):
+    sums = SUMS[kind](len(people))
+    unseen = hidden(people, sums)
+    few = {at for at, count in enumerate(people) if 0 < count < K}
+    if unseen is None:
+        assert few
+        every = range(len(people))
+        assert sum(people) < K or any(is_determined(at, every, sums) for at in every)
+        return
+    assert few <= unseen
+    assert bool(unseen) == bool(few)
+    if unseen:
+        assert sum(people[at] for at in unseen) >= K
+        assert not any(is_determined(at, sorted(unseen), sums) for at in unseen)
+
+
+def test_the_smallest_of_the_others_is_hidden_with_a_single_one():
+    total = [[1] * 4]
+    assert hidden([50, 3, 20, 30], total) == {1, 2}
+    assert hidden([50, 3, 8, 30], total) == {1, 2}
+    assert hidden([50, 3, 4, 30], total) == {1, 2, 3}  # else: 7 people in two of them
+    assert hidden([50, 0, 20, 30], total) == set()
+    assert hidden([50, 3, 0, 0], total) == {0, 1}
+    assert hidden([3, 4], [[1, 1]]) is None
+    assert hidden([3], [[1]]) is None
+    assert hidden([], [[]]) == set()
+
+
+def test_what_the_mean_and_the_nps_tell_is_reckoned_with():
+    # Of two hidden cells, number and mean would tell both; of three, the NPS as well.
+    people = [12, 3, 15, 20, 20, 20, 20, 20, 20, 20, 20]
+    assert hidden(people, SUMS["total"](11)) == {0, 1}
+    assert len(hidden(people, SUMS["total and mean"](11))) == 3
+    assert len(hidden(people, SUMS["nps"](11))) >= 3

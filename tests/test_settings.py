@@ -136,7 +136,13 @@ PARSED = [
     ("consent", "opt-out", '"opt-out"', {"analytics": "opt-out", "sharing": "opt-out"}),
     ("consent", "analytics=opt-out", '{analytics = "opt-out"}',
      {"analytics": "opt-out", "sharing": "opt-in"}),
-    ("segments", "plan,region", '["plan", "region"]', ("plan", "region")),
+    ("segments", "plan,region", '["plan", "region"]', {"plan": (), "region": ()}),
+    ("segments", "plan=free|pro, region", '{plan = {values = ["free", "pro"]}, region = {}}',
+     {"plan": ("free", "pro"), "region": ()}),
+    ("segment_metrics", "plan,region", '["plan", "region"]', ("plan", "region")),
+    ("segment_spans", "true", "true", True),
+    ("segment_spans", "plan", '["plan"]', ("plan",)),
+    ("feedback_origins", "https://a.b", '["https://a.b"]', ("https://a.b",)),
     ("user_from", "header:x-user", '"header:x-user"', "header:x-user"),
     ("session_from", "cookie: sid", '"cookie:sid"', "cookie:sid"),
     ("activity_retention_days", "800", "800", 800),
@@ -156,7 +162,7 @@ PARSED = [
 
 def test_the_table_of_this_test_knows_every_setting():
     assert {row[0] for row in PARSED} | {
-        "budgets", "destinations", "events", "experiments", "users",
+        "budgets", "destinations", "events", "experiments", "surveys", "users",
     } == set(FIELDS)  # fmt: skip
 
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pbmon.business.experiments import experiment_report as experiment_report
     from pbmon.business.experiments import expose as expose
     from pbmon.business.features import track_feature as track_feature
+    from pbmon.business.feedback import feedback as feedback
+    from pbmon.business.feedback import feedback_summary as feedback_summary
+    from pbmon.business.feedback_app import feedback_app as feedback_app
     from pbmon.business.growth import cohorts as cohorts
     from pbmon.business.growth import feature_adoption as feature_adoption
     from pbmon.business.growth import funnel as funnel
@@ -63,6 +66,9 @@ _NAMES = {
     "experiment_report": "pbmon.business.experiments:experiment_report",
     "expose": "pbmon.business.experiments:expose",
     "feature_adoption": "pbmon.business.growth:feature_adoption",
+    "feedback": "pbmon.business.feedback:feedback",
+    "feedback_app": "pbmon.business.feedback_app:feedback_app",
+    "feedback_summary": "pbmon.business.feedback:feedback_summary",
     "flush": "pbmon.wiring:flush",
     "funnel": "pbmon.business.growth:funnel",
     "identify": "pbmon.business.events:identify",

@@ -54,6 +54,7 @@ class Metric:
     """One instrument. unit is UCUM; buckets are upper bounds in that unit.
 
     reasons: what `pbmon.reason` can be on this metric, where that is a finite set.
+    by_segment: it also has SEGMENT of each segment that the setting `segment_metrics` names.
     of_store: its figures come from the store, by one process of all that share it, under the
     store's own identity; no process counts it.
     """
@@ -67,6 +68,7 @@ class Metric:
     stability: Stability = "pbmon"
     reasons: tuple[str, ...] = ()
     of_store: bool = False
+    by_segment: bool = False
 
     def finite_series(self) -> list[dict[str, str | bool]]:
         """The attributes of every series there can be; none where an attribute's set of values
@@ -282,6 +284,13 @@ FEATURE_ACTION = Attribute(
     "pbmon.feature.action", "string", "What was done.", values=("viewed", "clicked", "completed")
 )
 EVENT_NAME = Attribute("pbmon.event.name", "string", "Declared event, else `_other`.")
+SEGMENT = Attribute(
+    "pbmon.segment.<name>",
+    "string",
+    "Segment of the person, as given to context(), of those that the settings name.",
+)
+SURVEY = Attribute("pbmon.feedback.survey", "string", "Survey of the settings.")
+SCORE = Attribute("pbmon.feedback.score", "int", "Score given; absent where a survey has none.")
 CONSENT = Attribute(
     "pbmon.consent",
     "string",
@@ -471,6 +480,7 @@ FEATURE_USAGE = Metric(
     "{use}",
     "Uses of the product's features.",
     (FEATURE_NAME, FEATURE_ACTION),
+    by_segment=True,
 )
 EVENTS = Metric(
     "pbmon.events",
@@ -478,6 +488,14 @@ EVENTS = Metric(
     "{event}",
     "User events, by whether they may be kept.",
     (CONSENT, EVENT_NAME),
+    by_segment=True,
+)
+FEEDBACK_RESPONSES = Metric(
+    "pbmon.feedback.responses",
+    "counter",
+    "{response}",
+    "Answers to surveys, whether or not they may be kept.",
+    (SCORE, SURVEY),
 )
 EXPOSURES = Metric(
     "pbmon.experiment.exposures",

@@ -84,7 +84,7 @@ class Person(Protocol):
 class Identity:
     """What is known of one request. user_id, session_id: the application's own ids."""
 
-    __slots__ = ("_scope", "person", "segments", "session_id", "user_id")
+    __slots__ = ("_scope", "noted", "person", "request", "segments", "session_id", "user_id")
 
     def __init__(
         self,
@@ -95,6 +95,10 @@ class Identity:
         self.segments: Mapping[str, str] | None = None
         self.person: Person | None = None
         """Set by a framework's hook as soon as it has the request."""
+        self.request: Identity | None = None
+        """What is known of the whole, of which this is a part; none: this is the whole."""
+        self.noted: Mapping[str, str] | None = None
+        """Of the whole: segments of its user, as far as any part of it has said them."""
         self._scope = scope
 
     def resolve(self) -> None:
@@ -154,6 +158,12 @@ def current() -> Identity | None:
     return found
 
 
+def noted() -> Mapping[str, str] | None:
+    """Segments of the user of this context's request, as far as any part of it has said them."""
+    found = _current.get()
+    return (found.request or found).noted if found is not None else None
+
+
 class Begun(NamedTuple):
     """A request under way."""
 
@@ -200,6 +210,7 @@ def context(
     outer = current()
     inner = Identity()
     if outer is not None:
+        inner.request = outer.request or outer
         inner.user_id, inner.session_id = outer.user_id, outer.session_id
         inner.segments = outer.segments
     if user_id is not None:
@@ -211,6 +222,9 @@ def context(
             raise TypeError(f"segment {name} must be str, not {type(value).__name__}")
     if segments:
         inner.segments = {**(inner.segments or {}), **segments}
+        whole = inner.request or inner
+        if whole.user_id in (None, inner.user_id):  # else they are somebody else's
+            whole.noted = {**(whole.noted or {}), **segments}
     token = _current.set(inner)
     try:
         yield

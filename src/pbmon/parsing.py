@@ -134,6 +134,14 @@ def words(value: Any) -> tuple[str, ...]:
     raise ValueError(f"{value!r} is not a list of texts (in the environment, parted by commas)")
 
 
+def all_or_some(value: Any) -> bool | tuple[str, ...]:
+    """True, false or names."""
+    try:
+        return flag(value)
+    except ValueError:
+        return words(value)
+
+
 def patterns(value: Any) -> tuple[str, ...]:
     found = words(value)
     for pattern in found:

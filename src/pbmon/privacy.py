@@ -1,10 +1,12 @@
 """What is taken out of texts before they leave: secrets, query values, exception messages,
-control characters; and the pseudonyms that stand for people. Pure."""
+control characters; the pseudonyms that stand for people; figures of too few of them. Pure."""
 
 from __future__ import annotations
 
 import hmac
 import re
+from collections.abc import Collection, Sequence
+from fractions import Fraction
 from types import TracebackType
 
 MASK = "REDACTED"
@@ -104,3 +106,53 @@ def pseudonym(key: bytes, destination: str) -> bytes:
 
 def _hmac(key: bytes, text: str) -> bytes:
     return hmac.digest(key, text.encode("utf-8", "replace"), "sha256")[:16]
+
+
+# --- figures of few people ------------------------------------------------------------------
+
+K = 10
+"""The fewest people of whom a figure is told: with few enough, it is about somebody."""
+
+
+def hidden(people: Sequence[int], told: Sequence[Sequence[int]]) -> set[int] | None:
+    """Which cells of a table are not to be told, by their places; None: no cell, nor any sum.
+
+    people: of each cell. told: of each sum that is told as well, the weight of each cell in it.
+
+    Hidden is a cell of fewer than K people, unless it is nobody's; and as many others, the smallest
+    first, as it takes that those hidden are K people together and that none of them can be
+    computed from the sums and from what is told.
+    """
+    chosen = {at for at, count in enumerate(people) if 0 < count < K}
+    others = sorted(
+        (at for at in range(len(people)) if at not in chosen),
+        key=lambda at: (people[at] == 0, people[at], at),
+    )
+    while chosen and (
+        sum(people[at] for at in chosen) < K
+        or _is_any_determined([[row[at] for at in sorted(chosen)] for row in told])
+    ):
+        if not others:
+            return None
+        chosen.add(others.pop(0))
+    return chosen
+
+
+def _is_any_determined(equations: Collection[Sequence[int]]) -> bool:
+    """Whether a system of linear equations determines one of its unknowns: then a row of its
+    reduced echelon form has one number alone."""
+    rows = [[Fraction(number) for number in row] for row in equations]
+    done = 0
+    for column in range(len(rows[0]) if rows else 0):
+        pivot = next((row for row in rows[done:] if row[column]), None)
+        if pivot is None:
+            continue
+        rows.remove(pivot)
+        unit = [number / pivot[column] for number in pivot]
+        rows = [
+            [number - row[column] * of_unit for number, of_unit in zip(row, unit, strict=True)]
+            for row in rows
+        ]
+        rows.insert(done, unit)
+        done += 1
+    return any(sum(map(bool, row)) == 1 for row in rows)

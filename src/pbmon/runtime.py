@@ -17,6 +17,7 @@ from pbmon.catalog import Metric
 from pbmon.experiments import Exposed
 from pbmon.growth import Cohort, FeatureAdoption, FunnelStep, UserGrowth
 from pbmon.settings import Settings
+from pbmon.surveys import FeedbackSummary, Survey
 
 Scope = dict[str, Any]
 """An ASGI connection scope."""
@@ -181,6 +182,21 @@ class EventSink(Protocol):
         """A person's decision on a purpose."""
 
 
+class FeedbackSink(Protocol):
+    """Where feedback() and feedback_app report."""
+
+    def answer(
+        self,
+        survey: str,
+        score: int | None,
+        comment: str | None,
+        user_id: str | None,
+        feedback_id: str | None,
+        trace_id: str | None,
+    ) -> Verdict:
+        """Raises business.refusals.RefusalError for a wrong value."""
+
+
 class ExperimentSink(Protocol):
     """Where experiment(), expose() and hooks of feature flags report; the types are checked
     already. An exposure is recorded once for each subject."""
@@ -241,6 +257,11 @@ class Reader(Protocol):
 
     def feature_adoption(self, start: int, end: int, segment: str | None) -> list[FeatureAdoption]:
         """segment: by whose values."""
+
+    def feedback(
+        self, start: int, end: int, name: str, survey: Survey, segment: str | None
+    ) -> FeedbackSummary:
+        """Of a survey by its name; segment: by whose values."""
 
     def exposed(self, key: str, goal: str, window_s: float | None) -> Exposed:
         """An experiment's people by their first variant, and who of them did `goal` after it."""
@@ -343,6 +364,7 @@ class Runtime:
     features: FeatureSink | None = None
     events: EventSink | None = None
     experiments: ExperimentSink | None = None
+    feedback: FeedbackSink | None = None
     reader: Callable[[], Reader] = _no_reader
     """Opens the store at its first call. Raises StoreError."""
     refusals: Callable[[str, str], None] = lambda call, reason: None

@@ -22,7 +22,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-from pbmon import parsing
+from pbmon import parsing, segments, surveys
 from pbmon.budgets import Budgets
 from pbmon.experiments import Experiment
 from pbmon.money import Rates
@@ -211,8 +211,32 @@ class Settings:
     analytics_enabled: bool = _setting(
         False, parsing.flag, "Whether analytics_endpoint gets events.", "ANALYTICS_ENABLED"
     )
-    segments: tuple[str, ...] = _setting(
-        (), parsing.words, "Names of the segments of context() that events keep."
+    segments: Mapping[str, tuple[str, ...]] = _setting(
+        MappingProxyType({}),
+        segments.parse,
+        "Segments of context() that are kept: names, or [segments.NAME] with values = [...], "
+        "beside which any other is `_other`; in the environment plan=free|pro,region.",
+    )
+    segment_metrics: tuple[str, ...] = _setting(
+        (),
+        parsing.words,
+        "Segments that are attributes of pbmon.events and pbmon.feature.usage as well.",
+    )
+    segment_spans: bool | tuple[str, ...] = _setting(
+        False,
+        parsing.all_or_some,
+        "Segments that are attributes of the spans of requests: names, or true for all.",
+    )
+    surveys: Mapping[str, surveys.Survey] = _setting(
+        surveys.BUILT_IN,
+        surveys.parse,
+        'Surveys beside nps, csat and text: [surveys.NAME] with type = "nps", "csat" or "text", '
+        "and for csat a scale such as [1, 7].",
+    )
+    feedback_origins: tuple[str, ...] = _setting(
+        (),
+        parsing.words,
+        "Origins of other sites that may send to feedback_app, such as https://shop.example.com.",
     )
     user_from: str | Callable[[Mapping[str, Any]], Any] | None = _setting(
         None,

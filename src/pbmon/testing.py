@@ -118,11 +118,14 @@ class Capture:
 
 def _check_names(name: str, attributes: Mapping[str, Any]) -> None:
     from pbmon.catalog import METRICS
+    from pbmon.segments import ATTRIBUTE
 
     metrics = {metric.name: metric for metric in METRICS}
     if name not in metrics:
         raise ValueError(f"there is no metric {name!r}; there are {', '.join(sorted(metrics))}")
     known = {attribute.name for attribute in metrics[name].attributes}
+    if metrics[name].by_segment:
+        known |= {each for each in attributes if each.startswith(ATTRIBUTE)}
     if unknown := attributes.keys() - known:
         raise ValueError(f"{name} has no {sorted(unknown)}; it has {', '.join(sorted(known))}")
 

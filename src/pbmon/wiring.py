@@ -18,9 +18,12 @@ from typing import Any
 from opentelemetry import metrics, trace
 
 from pbmon import catalog, endings, identity, privacy, runtime, settings, signals
-from pbmon.business.events import Events, Intake
+from pbmon.business.events import Events
 from pbmon.business.experiments import Experiments
 from pbmon.business.features import FeatureUsage
+from pbmon.business.feedback import Responses
+from pbmon.business.intake import Taker
+from pbmon.business.labels import SegmentLabels
 from pbmon.business.refusals import Refusals
 from pbmon.business.revenue import Cashbook
 from pbmon.hooks import dbapi
@@ -164,7 +167,7 @@ def install_sinks(
     tracer: trace.Tracer,
     meter: metrics.Meter,
     clock: Clock,
-    intake: Intake,
+    intake: Taker,
 ) -> dict[str, Any]:
     """Make the sinks and hand them to the hooks and the business API.
 
@@ -173,20 +176,22 @@ def install_sinks(
     notices = Notices(clock)
     requests = Requests(resolved, tracer, meter, clock, notices)
     queries = Queries(resolved, tracer, meter, clock, notices)
-    features = FeatureUsage(resolved, meter)
-    events = Events(resolved, meter, intake)
+    labels = SegmentLabels(resolved)
+    features = FeatureUsage(resolved, meter, labels)
+    events = Events(resolved, meter, intake, labels)
     cashbook = Cashbook(resolved, intake)
     experiments = Experiments(resolved, meter, intake)
+    feedback = Responses(resolved, meter, intake)
     _find_people(resolved)
     active.requests, active.queries, active.features = requests, queries, features
     active.events, active.experiments = events, experiments
-    active.revenue = cashbook
+    active.revenue, active.feedback = cashbook, feedback
     active.refusals = Refusals(meter).count
     active.open_websockets = lambda: requests.open_websockets
     active.watch_loop = LoopLag(meter).watch
     return {
-        "requests": requests, "queries": queries, "features": features, "events": events,
-        "cashbook": cashbook, "experiments": experiments,
+        "requests": requests, "queries": queries, "labels": labels, "features": features,
+        "events": events, "cashbook": cashbook, "experiments": experiments, "feedback": feedback,
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from pbmon.store.schema import DAY
 from tests.fresh import python, run
 from tests.stack.process import unused_port
 from tests.store.conftest import new_database
+from tests.store.test_feedback import answer
 from tests.store.test_writer import NOON, event, portion
 
 VERSION = schema.VERSIONS[-1]
@@ -76,6 +77,26 @@ def test_only_the_days_asked_for_are_listed(pbmon, tmp_path):
     assert [line.split()[0] for line in pbmon("store", "events").stdout.splitlines()] == [
         "new", "old",
     ]  # fmt: skip
+
+
+def test_what_people_answered(pbmon, tmp_path):
+    pbmon("store", "upgrade")
+    now = time.time_ns() // 1000
+    store = f"sqlite:///{tmp_path}/state/store/shop.sqlite3"
+    answers = [answer(10, user=str(n), at=now - n, comment="fine\n\x1b[1m") for n in range(30)]
+    answers += [answer(6, user=str(n), at=now - DAY) for n in range(100, 110)]
+    answers += [answer(0, user="old", at=now - 8 * DAY)]
+    open_writer(store, "opt-out").write([portion(*answers)])
+    lines = pbmon("store", "feedback").stdout.splitlines()
+    assert lines[0] == "nps: 40 answers, figure 50.0, mean 9.0"
+    counts = dict.fromkeys(map(str, range(11)), "0") | {"6": "10", "10": "30"}
+    assert dict(line.split() for line in lines[1:12]) == counts
+    assert lines[12].split()[1:] == ["10", r"fine\n\x1b[1m"]
+    assert len(lines) == 12 + 20
+    assert pbmon("store", "feedback", "--survey", "csat").stdout == "csat: answers of few people\n"
+    wrong = pbmon("store", "feedback", "--survey", "mood")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert wrong.stderr == "pbmon: there is no survey mood; there are csat, nps, text\n"
 
 
 def test_postgresql_is_made_by_the_command_with_its_outbox(pbmon, stack_postgres, tmp_path):

@@ -18,6 +18,7 @@ from pbmon.spool.entries import (
     Consent,
     Event,
     Exposure,
+    Feedback,
     Link,
     Transaction,
     UnreadableError,
@@ -167,6 +168,30 @@ def test_exposures_come_back(exposure):
     assert found == tuple(kept(value) for value in exposure)
 
 
+answers = st.builds(
+    Feedback,
+    st.integers(0, 2**62),
+    texts,
+    st.none() | st.integers(0, 100),
+    st.none() | texts,
+    st.none() | texts,
+    st.none() | texts,
+    st.none() | st.text("0123456789abcdef", min_size=32, max_size=32),
+    st.none() | st.just(True),
+    st.none() | texts,
+    st.none() | st.dictionaries(texts, texts, max_size=3),
+)
+
+
+@patiently()
+@given(answers)
+def test_answers_come_back(entry):
+    found = decode(encode(entry))
+    assert type(found) is Feedback
+    assert found == tuple(kept(value) for value in entry)
+    assert type(found.score) is type(entry.score)
+
+
 def test_the_form_that_is_kept_for_ever():
     assert (
         event(user_id="ü", consent=True, segments={"plan": "pro"}, properties={"a": [1.5, None]})
@@ -182,6 +207,9 @@ def test_the_form_that_is_kept_for_ever():
     )
     assert encode(Exposure(1, "checkout", "new", "u", None, "pbmon")) == (
         b'["exposure",1,"checkout","new","u",null,"pbmon"]'
+    )
+    assert encode(Feedback(1, "nps", 9, "a\nb", "u", "s", "0a", None, "f", {"plan": "pro"})) == (
+        b'["feedback",1,"nps",9,"a\\nb","u","s","0a",null,"f",{"plan":"pro"}]'
     )
 
 
@@ -289,18 +317,18 @@ def test_any_bytes_are_an_item_or_unreadable(payload):
         found = decode(payload)
     except UnreadableError:
         return
-    assert type(found) in (Event, Link, Consent, Transaction, Exposure)
+    assert type(found) in (Event, Link, Consent, Transaction, Exposure, Feedback)
 
 
 @patiently(max_examples=300)
 @given(
-    st.sampled_from(["event", "link", "consent", "exposure", "other", 1, None, [], {}]),
-    st.lists(values, max_size=10),
+    st.sampled_from(["event", "link", "consent", "exposure", "feedback", "other", 1, None, [], {}]),
+    st.lists(values, max_size=12),
     st.binary(max_size=20),
 )
 def test_any_array_is_an_item_or_unreadable(kind, elements, behind):
     payload = json.dumps([kind, *elements]).encode() + b"\n" + behind
-    least = {"event": 8, "link": 3, "consent": 4, "exposure": 6}.get(
+    least = {"event": 8, "link": 3, "consent": 4, "exposure": 6, "feedback": 10}.get(
         kind if isinstance(kind, str) else "", 99
     )
     try:
@@ -331,8 +359,9 @@ def test_unreadable(payload):
     "payload",
     [event(user_id="u", segments={"a": "b"}, properties={"p": 1}), encode(Link(1, "s", "u")),
      encode(Consent(1, "u", "analytics", True)), encode(CHARGE),
-     encode(Exposure(1, "checkout", "new", None, "s", "pbmon"))],
-    ids=["event", "link", "consent", "transaction", "exposure"],
+     encode(Exposure(1, "checkout", "new", None, "s", "pbmon")),
+     encode(Feedback(1, "nps", 9, "a", "u", "s", "0a", True, "f", {"plan": "pro"}))],
+    ids=["event", "link", "consent", "transaction", "exposure", "feedback"],
 )  # fmt: skip
 def test_cut_anywhere_or_an_element_short_it_is_unreadable(payload):
     head, _, rest = payload.partition(b"\n")

@@ -7,13 +7,16 @@ import gc
 import weakref
 from contextvars import copy_context
 
+import httpx
 import pytest
 from opentelemetry import trace
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, attach, detach, set_value
 from opentelemetry.sdk.trace import TracerProvider
 
-from pbmon import catalog, runtime
+import pbmon
+from pbmon import catalog, identity, runtime
 from pbmon.budgets import Budget
+from pbmon.hooks.asgi import Observed
 from pbmon.telemetry import requests as requests_module
 from pbmon.testing import START_NS, capture
 from tests.telemetry.drive import http, points, raised, request, traceparent, websocket
@@ -636,3 +639,97 @@ def test_upstreams_span_keeps_no_value_of_the_query(old, kept):
                 }
                 record.closed()
         assert seen.spans == []
+
+
+# --- segments of the user ---
+
+
+def asked(seen, app, path="/"):
+    """A request through the layer that servers and frameworks put around an application; the
+    attributes of its span that are segments."""
+    observed = Observed(app)
+
+    async def drive():
+        transport = httpx.ASGITransport(observed, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+            await client.get(path)
+
+    asyncio.run(drive())
+    return {k: v for k, v in seen.spans[-1].attributes.items() if k.startswith("pbmon.segment.")}
+
+
+async def answer_as(send, status=200):
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def answering(scope, receive, send):
+    await answer_as(send)
+
+
+async def of_pro(scope, receive, send):
+    with pbmon.context(user_id=7, plan="pro", region="eu", email="a@b.c"):
+        await answer_as(send)
+
+
+SEGMENTS = {"plan": ["free", "pro"], "region": []}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (False, {}),
+        (True, {"pbmon.segment.plan": "pro", "pbmon.segment.region": "eu"}),
+        (["region", "email"], {"pbmon.segment.region": "eu"}),
+    ],
+)
+def test_segments_that_the_settings_name_are_on_the_span(wanted, found):
+    with capture(segments=SEGMENTS, segment_spans=wanted) as seen:
+        assert asked(seen, of_pro) == found
+
+
+def test_a_value_that_is_not_declared_is_other():
+    async def app(scope, receive, send):
+        with pbmon.context(plan="gold"):
+            await answer_as(send)
+
+    with capture(segments=SEGMENTS, segment_spans=True) as seen:
+        assert asked(seen, app) == {"pbmon.segment.plan": "_other"}
+
+
+def test_what_was_said_in_the_request_counts_also_where_it_fails_at_its_end():
+    async def app(scope, receive, send):
+        with pbmon.context(plan="pro"):
+            pass
+        if scope["path"] == "/late":
+            await answer_as(send, 500)
+        raise KeyError
+
+    with capture(segments=SEGMENTS, segment_spans=True) as seen:
+        for path in ("/", "/late"):
+            assert asked(seen, app, path) == {"pbmon.segment.plan": "pro"}
+        assert asked(seen, answering) == {}  # another request knows nothing of it
+
+
+def test_another_persons_segments_are_not_the_requests():
+    async def app(scope, receive, send):
+        scope["user"] = {"id": 7}
+        with pbmon.context(user_id=8, plan="free"):
+            pass
+        await answer_as(send)
+
+    with capture(segments=SEGMENTS, segment_spans=True) as seen:
+        assert asked(seen, app) == {}
+
+
+def test_a_websocket_has_them_too():
+    with capture(segments=SEGMENTS, segment_spans=True) as seen:
+        scope = websocket()
+        begun = identity.begin(scope)
+        record = runtime.active.requests.websocket(scope)
+        record.accepted()
+        with pbmon.context(plan="pro"):
+            pass
+        record.closed()
+        identity.end(begun)
+    assert only(seen).attributes["pbmon.segment.plan"] == "pro"

@@ -319,3 +319,40 @@ def test_nothing_is_taken_after_the_end(state):
         **variables(state),
     )
     assert stored(state) == ["made"]
+
+
+def test_figures_are_read_from_the_store_in_force_in_each_process(state):
+    done = to_its_end(
+        """
+        import datetime as dt, os
+        import pbmon
+        now = dt.datetime.now(dt.timezone.utc)
+        day = dt.timedelta(days=1)
+        pbmon.configure()
+
+        def told():
+            try:
+                return pbmon.feedback_summary(now - day, now + day).responses
+            except pbmon.StoreError as error:
+                return error
+
+        print(told(), flush=True)
+        for user in range(12):
+            assert pbmon.feedback(10, user_id=user, comment="fine")
+        assert pbmon.flush(60)
+        print(told(), flush=True)
+        if os.fork() == 0:
+            print(told(), flush=True)
+            os._exit(0)
+        os.wait()
+        pbmon.configure(store_url="mysql://app:hunter2@h/x")
+        print(told())
+        """,
+        **variables(state),
+    )
+    first, *counts, last = done.stdout.splitlines()
+    assert first.startswith(
+        f"the store sqlite:///{state}/store/shop.sqlite3 has no tables of pbmon"
+    )
+    assert counts == ["12", "12"]
+    assert last == "the store mysql://REDACTED@h/x names mysql; the store is PostgreSQL or SQLite"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from opentelemetry import trace
 from opentelemetry.metrics import Meter
 
-from pbmon import catalog, identity, runtime, signals
-from pbmon.business.refusals import refuse
+from pbmon import catalog, identity, runtime, segments, signals
+from pbmon.business.intake import Taker
+from pbmon.business.labels import SegmentLabels
+from pbmon.business.refusals import RefusalError, refuse
 from pbmon.runtime import ACCEPTED, NOT_CONFIGURED, Refused, Verdict
 from pbmon.settings import Settings
 from pbmon.spool import entries
@@ -32,27 +34,15 @@ _TYPES: Mapping[str, type | tuple[type, ...]] = {
 NO_CONSENT = Refused("no_consent")
 
 
-class RefusalError(ValueError):
-    """The text is the remedy. reason: as in Refused."""
-
-    def __init__(self, reason: str, remedy: str) -> None:
-        super().__init__(remedy)
-        self.reason = reason
-
-
-class Intake(Protocol):
-    """What takes an item: this process's journal."""
-
-    def put(self, payload: bytes) -> str:
-        """Why it was not taken, or an empty text."""
-
-
 class Events:
     """The runtime.EventSink. apply() changes the declarations while it runs."""
 
-    def __init__(self, settings: Settings, meter: Meter, intake: Intake) -> None:
+    def __init__(
+        self, settings: Settings, meter: Meter, intake: Taker, labels: SegmentLabels
+    ) -> None:
         self._counts = signals.Counts(catalog.EVENTS, meter)
         self._intake = intake
+        self._labels = labels
         self._cells: dict[tuple[str, str], signals.Cell] = {}
         self._seen: set[str] = set()
         self.apply(settings)
@@ -61,11 +51,14 @@ class Events:
         self._declared = settings.events
         self._unregistered = settings.unregistered_events
         self._asks = settings.consent["analytics"] != "not-required"
-        self._segments = frozenset(settings.segments)
+        self._segments = settings.segments
+        self._by_segment = bool(self._labels.names)
         self._cells = {}
+        every = self._labels.every(len(settings.events) * len(catalog.CONSENT.values))
         for name in settings.events:  # starts at 0, so that the first one is an increase
             for consent in catalog.CONSENT.values:
-                self._cell(name, consent)
+                for labels in every:
+                    self._cell(name, consent, labels)
 
     def track(
         self,
@@ -82,14 +75,14 @@ class Events:
             if properties:
                 properties = _checked(name, properties, self._declared.get(name))
             person = identity.current()
-            session_id = segments = None
+            session_id = given = None
             if person is not None:
                 user_id = user_id or person.user_id
-                session_id, segments = person.session_id, person.segments
+                session_id, given = person.session_id, person.segments
             if consent is None and not self._asks:
                 consent = True
             if consent is False:
-                self._count(name, "denied")
+                self._count(name, "denied", given)
                 return NO_CONSENT
             span = trace.get_current_span().get_span_context()
             payload = entries.encode_event(
@@ -100,7 +93,7 @@ class Events:
                 f"{span.trace_id:032x}" if span.trace_id else None,
                 consent,
                 event_id,
-                self._kept(segments) if segments else None,
+                segments.keep(self._segments, given) if given else None,
                 properties,
             )
         except (TypeError, ValueError) as error:
@@ -109,9 +102,9 @@ class Events:
         if reason:
             return _not_taken(call, name, reason)
         if user_id is None and session_id is None:
-            self._count(name, "anonymous")
+            self._count(name, "anonymous", given)
         else:
-            self._count(name, "granted" if consent else "undecided")
+            self._count(name, "granted" if consent else "undecided", given)
         return ACCEPTED
 
     def _check_name(self, name: str) -> None:
@@ -120,9 +113,6 @@ class Events:
             raise RefusalError(
                 "unregistered", f"event {name!r} is not declared; declared are {known}"
             )
-
-    def _kept(self, segments: Mapping[str, str]) -> Mapping[str, str] | None:
-        return {k: v for k, v in segments.items() if k in self._segments} or None
 
     def link(self, session_id: str, user_id: str) -> None:
         """The session is this user's from here on, and what it did before."""
@@ -134,13 +124,17 @@ class Events:
         reason = self._intake.put(entries.encode(entries.Consent(at, user_id, purpose, granted)))
         return Refused(reason) if reason else ACCEPTED
 
-    def _count(self, name: str, consent: str) -> None:
+    def _count(self, name: str, consent: str, given: Mapping[str, str] | None) -> None:
+        if given and self._by_segment:
+            self._cell(self._known(name), consent, self._labels.of(given)).up()
+            return
         cell = self._cells.get((name, consent))
         (cell if cell is not None else self._cell(self._known(name), consent)).up()
 
-    def _cell(self, name: str, consent: str) -> signals.Cell:
-        cell = self._counts.cell(((catalog.CONSENT.name, consent), (catalog.EVENT_NAME.name, name)))
-        if name != OTHER:
+    def _cell(self, name: str, consent: str, labels: signals.Key = ()) -> signals.Cell:
+        key = ((catalog.CONSENT.name, consent), (catalog.EVENT_NAME.name, name), *labels)
+        cell = self._counts.cell(key)
+        if name != OTHER and not labels:
             self._cells[name, consent] = cell
         return cell
 

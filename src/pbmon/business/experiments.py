@@ -8,7 +8,7 @@ from opentelemetry.metrics import Meter
 
 from pbmon import catalog, experiments, identity, runtime, signals
 from pbmon.business import reading
-from pbmon.business.events import Intake
+from pbmon.business.intake import Taker
 from pbmon.business.refusals import refuse
 from pbmon.experiments import Experiment, ExperimentReport
 from pbmon.runtime import ACCEPTED, NOT_CONFIGURED, Refused, Verdict
@@ -59,7 +59,7 @@ class Recent:
 class Experiments:
     """The runtime.ExperimentSink. apply() changes the declarations while it runs."""
 
-    def __init__(self, settings: Settings, meter: Meter, intake: Intake) -> None:
+    def __init__(self, settings: Settings, meter: Meter, intake: Taker) -> None:
         self._counts = signals.Counts(catalog.EXPOSURES, meter)
         self._intake = intake
         self._recent = Recent()

@@ -7,7 +7,8 @@ from typing import Any
 
 from opentelemetry.metrics import Meter
 
-from pbmon import catalog, runtime, signals
+from pbmon import catalog, identity, runtime, signals
+from pbmon.business.labels import SegmentLabels
 from pbmon.business.refusals import refuse
 from pbmon.runtime import ACCEPTED, NOT_CONFIGURED, Verdict
 from pbmon.settings import Settings
@@ -20,19 +21,24 @@ _MAX_NAME = 100
 class FeatureUsage:
     """Uses counted by this process. apply() changes the registered names while it runs."""
 
-    def __init__(self, settings: Settings, meter: Meter) -> None:
+    def __init__(self, settings: Settings, meter: Meter, labels: SegmentLabels) -> None:
         self._counts = signals.Counts(catalog.FEATURE_USAGE, meter)
+        self._labels = labels
         self._seen: set[str] = set()
         self.apply(settings)
 
     def apply(self, settings: Settings) -> None:
         self._registered = frozenset(settings.features)
+        every = self._labels.every(len(settings.features) * len(catalog.FEATURE_ACTION.values))
         for feature in settings.features:  # starts at 0, so that the first use is an increase
             for action in catalog.FEATURE_ACTION.values:
-                self._cell(feature, action)
+                for labels in every:
+                    self._cell(feature, action, labels)
 
     def use(self, feature: str, action: str, metadata: Mapping[str, Any]) -> Verdict:
-        self._cell(self._name(feature), action).up()
+        person = identity.current() if self._labels.names else None
+        given = person.segments if person is not None else None
+        self._cell(self._name(feature), action, self._labels.of(given) if given else ()).up()
         events = runtime.active.events
         if events is None:
             return ACCEPTED
@@ -49,9 +55,9 @@ class FeatureUsage:
             return feature
         return OTHER
 
-    def _cell(self, feature: str, action: str) -> signals.Cell:
+    def _cell(self, feature: str, action: str, labels: signals.Key = ()) -> signals.Cell:
         return self._counts.cell(
-            ((catalog.FEATURE_NAME.name, feature), (catalog.FEATURE_ACTION.name, action))
+            ((catalog.FEATURE_NAME.name, feature), (catalog.FEATURE_ACTION.name, action), *labels)
         )
 
 

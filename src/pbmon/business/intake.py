@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from pbmon import runtime, signals
 from pbmon.spool.directory import Home, UnusableError
@@ -11,6 +12,13 @@ from pbmon.spool.journal import MAX_RECORD, Journal
 
 NO_DIRECTORY = "no_state_directory"
 SHUT_DOWN = "shut_down"
+
+
+class Taker(Protocol):
+    """What takes an item: this process's journal."""
+
+    def put(self, payload: bytes) -> str:
+        """Why it was not taken, or an empty text."""
 
 
 class Intake:

@@ -13,6 +13,14 @@ _MAX_SITES = 1000
 _told: set[tuple[str, int, str]] = set()
 
 
+class RefusalError(ValueError):
+    """The text is the remedy. reason: as in Refused."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(remedy)
+        self.reason = reason
+
+
 class Refusals:
     """Counts refused calls."""
 

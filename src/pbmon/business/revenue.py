@@ -7,9 +7,11 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
 from pbmon import catalog, identity, money, runtime
-from pbmon.business.events import Intake, RefusalError, checked_ids
-from pbmon.business.refusals import refuse
+from pbmon.business.events import checked_ids
+from pbmon.business.intake import Taker
+from pbmon.business.refusals import RefusalError, refuse
 from pbmon.runtime import ACCEPTED, NOT_CONFIGURED, Refused, Verdict
+from pbmon.segments import keep
 from pbmon.settings import Settings
 from pbmon.spool import entries
 
@@ -23,12 +25,12 @@ _MICROSECOND = timedelta(microseconds=1)
 class Cashbook:
     """The runtime.RevenueSink. apply() changes the segments that are kept while it runs."""
 
-    def __init__(self, settings: Settings, intake: Intake) -> None:
+    def __init__(self, settings: Settings, intake: Taker) -> None:
         self._intake = intake
         self.apply(settings)
 
     def apply(self, settings: Settings) -> None:
-        self._segments = frozenset(settings.segments)
+        self._segments = settings.segments
 
     def book(
         self,
@@ -45,7 +47,7 @@ class Cashbook:
         segments = None
         person = identity.current()
         if person is not None:
-            segments = {k: v for k, v in (person.segments or {}).items() if k in self._segments}
+            segments = keep(self._segments, person.segments) if person.segments else None
             if kind == "charge":
                 user_id = user_id or person.user_id
         entry = entries.Transaction(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from pbmon.worker.waiting import waiting_since
 if TYPE_CHECKING:
     from pbmon.store.queries import Queries
     from pbmon.store.reader import Reader
+    from pbmon.surveys import Survey
 
 NAME = "store"
 HELP = "make, upgrade and read the store of events"
@@ -41,6 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     growth.add_argument(
         "--day", type=dt.date.fromisoformat, help="YYYY-MM-DD (the newest there is)"
     )
+    feedback = actions.add_parser("feedback", help="say what people answered to a survey")
+    feedback.add_argument("--survey", default="nps", help="nps, csat, text or another (nps)")
+    feedback.add_argument("--days", type=int, default=7, help="days back from now (7)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,8 +58,19 @@ def run(args: argparse.Namespace) -> int:
             _make_outbox(url_of("outbox_url", place.settings.outbox_url))
         elif args.action == "status":
             _print_status(place, read(engine))
-        else:
+        elif args.action == "events":
             _list_events(read(engine), args.days)
+        elif args.survey in place.settings.surveys:
+            _tell_feedback(
+                open_reader(place.url), args.days, args.survey, place.settings.surveys[args.survey]
+            )
+        else:
+            print(
+                f"pbmon: there is no survey {args.survey}; there are "
+                + ", ".join(sorted(place.settings.surveys)),
+                file=sys.stderr,
+            )
+            return 1
         return 0
 
     return in_place(work)
@@ -100,6 +116,24 @@ def _list_events(queries: Queries, days: int) -> None:
             f"feature {feature:<32} {viewed:>12,} viewed {clicked:>10,} clicked "
             f"{completed:>10,} completed {_people(people)}"
         )
+
+
+def _tell_feedback(reader: Reader, days: int, name: str, survey: Survey) -> None:
+    end = _now()
+    told = reader.feedback(end - days * _DAY, end, name, survey, None)
+    reader.close()
+    if told.responses is None:
+        print(f"{name}: answers of few people")
+        return
+    figures = (("figure", told.figure), ("mean", told.mean))
+    said = "".join(f", {what} {value:.1f}" for what, value in figures if value is not None)
+    print(f"{name}: {told.responses:,} answers{said}")
+    for score, count in told.distribution.items():
+        print(f"{score:>4} {f'{count:>10,}' if count is not None else '       few'}")
+    for comment in told.comments:
+        day = dt.datetime.fromtimestamp(comment.occurred_at / 1e6, dt.timezone.utc)
+        mark = str(comment.score) if comment.score is not None else "–"
+        print(f"{day:%Y-%m-%d} {mark:>4} {privacy.escape(comment.text)}")
 
 
 def _people(people: int | None) -> str:

@@ -67,8 +67,8 @@ class Observed:
             _report_failure(record, error)
             raise
         finally:
+            _close(record)  # while it can be asked whose request it was
             identity.end(person)
-            _close(record)
 
     def _watch(self, record: RequestRecord, scope: Scope, send: Send) -> Send:
         return Answer(record, send).send

@@ -87,7 +87,25 @@ class Exposure(NamedTuple):
     """Who chose the variant: pbmon, application or openfeature."""
 
 
-Entry = Event | Link | Consent | Transaction | Exposure
+class Feedback(NamedTuple):
+    """An answer to a survey. Ids are the application's own."""
+
+    occurred_at: int
+    survey: str
+    score: int | None
+    comment: str | None
+    """Scrubbed."""
+    user_id: str | None
+    session_id: str | None
+    trace_id: str | None
+    consent: bool | None
+    """As of an Event."""
+    feedback_id: str | None
+    """The application's id, by which it is stored once for one person."""
+    segments: Mapping[str, str] | None
+
+
+Entry = Event | Link | Consent | Transaction | Exposure | Feedback
 
 RETURNS = ("refund", "chargeback")
 """Kinds that belong to a charge."""
@@ -98,7 +116,7 @@ _STATUSES: Mapping[str, tuple[str, ...]] = {
 }
 _KINDS: dict[str, type[Any]] = {
     "event": Event, "link": Link, "consent": Consent, "transaction": Transaction,
-    "exposure": Exposure,
+    "exposure": Exposure, "feedback": Feedback,
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _PROPERTIES = len(Event._fields)
@@ -172,7 +190,7 @@ def encode_event(
     return text.encode("utf-8", "replace")
 
 
-def encode(entry: Link | Consent | Transaction | Exposure) -> bytes:
+def encode(entry: Link | Consent | Transaction | Exposure | Feedback) -> bytes:
     return _json((_NAMES[type(entry)], *entry)).encode("utf-8", "replace")
 
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pbmon.experiments import Exposed
 from pbmon.growth import Cohort, FeatureAdoption, FunnelStep, UserGrowth
 from pbmon.runtime import Revenue
-from pbmon.store import adoption, cohorts, experiments, funnels, growth, revenue
+from pbmon.store import adoption, cohorts, experiments, feedback, funnels, growth, revenue
 from pbmon.store.access import asking
 from pbmon.store.engine import reading
+from pbmon.surveys import FeedbackSummary, Survey
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -39,6 +40,15 @@ class Reader:
     def exposed(self, key: str, goal: str, window_s: float | None) -> Exposed:
         window = round(window_s * 1e6) if window_s is not None else None
         return self._ask(lambda connection: experiments.exposed(connection, key, goal, window))
+
+    def feedback(
+        self, start: int, end: int, name: str, survey: Survey, segment: str | None
+    ) -> FeedbackSummary:
+        return self._ask(
+            lambda connection: feedback.summarize(
+                lambda query: connection.execute(query).all(), start, end, name, survey, segment
+            )
+        )
 
     def user_growth(self, day: dt.date | None) -> UserGrowth | None:
         """Of a day, or of the newest there is."""

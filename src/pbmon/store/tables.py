@@ -235,6 +235,28 @@ destinations = Table(
 )
 """How it goes with each: events it has got; since when it fails, how often, and why."""
 
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("survey", String(50), nullable=False),
+    Column("score", Integer),
+    Column("comment", Text),
+    Column("occurred_at", BigInteger, nullable=False),
+    Column("subject", Id),
+    Column("session", Id),
+    Column("trace_id", Id),
+    Column("segments", Json),
+    Index("feedback_survey", "survey", "occurred_at"),
+    Index(
+        "feedback_subject", "subject",
+        postgresql_where=text("subject IS NOT NULL"), sqlite_where=text("subject IS NOT NULL"),
+    ),
+    sqlite_with_rowid=False,
+)  # fmt: skip
+"""One row for each answer. id: of the application's id and the person, else of its place in a
+journal. comment: scrubbed. subject, session: pseudonyms of this store."""
+
 job_runs = Table(
     "job_runs",
     metadata,

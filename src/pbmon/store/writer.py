@@ -22,11 +22,21 @@ from sqlalchemy import bindparam, case, select, text, update
 
 from pbmon import growth, privacy
 from pbmon.money import Rates
-from pbmon.spool.entries import Consent, Event, Exposure, Link, Transaction, UnreadableError, decode
+from pbmon.spool.entries import (
+    Consent,
+    Event,
+    Exposure,
+    Feedback,
+    Link,
+    Transaction,
+    UnreadableError,
+    decode,
+)
 from pbmon.spool.ledger import Position
 from pbmon.store import schema
 from pbmon.store.engine import reading
 from pbmon.store.exposures import Exposures
+from pbmon.store.feedback import FeedbackBook
 from pbmon.store.ledger import Ledger
 from pbmon.store.schema import HOUR
 from pbmon.store.tables import (
@@ -577,7 +587,11 @@ class Batch:
         return self.writer.sharing != "opt-in"
 
 
-BOOKS: Mapping[type, Callable[[Batch], Book]] = {Transaction: Ledger, Exposure: Exposures}
+BOOKS: Mapping[type, Callable[[Batch], Book]] = {
+    Transaction: Ledger,
+    Exposure: Exposures,
+    Feedback: FeedbackBook,
+}
 """Kind of entry → what keeps it, for each that is none of the writer's own."""
 
 _PLACE = struct.Struct(">II")

@@ -159,7 +159,7 @@ class Exchange:
         self, series: Series, judged_s: float, error_type: str | None
     ) -> dict[str, Any]:
         """What is known of the request only at its end; counts it against its budget."""
-        attributes: dict[str, Any] = {}
+        attributes = self._sink.segment_attributes()
         if self.route is not None:
             attributes[catalog.ROUTE.name] = self.route
         if self._status is not None:

@@ -15,7 +15,7 @@ from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
 from opentelemetry.metrics import Histogram, Meter, Observation
 from opentelemetry.trace import Link, Span, SpanKind, Tracer
 
-from pbmon import catalog, privacy, signals
+from pbmon import catalog, identity, privacy, segments, signals
 from pbmon.budgets import ALLOWED, Budget, Limit
 from pbmon.runtime import PEER, Scope
 from pbmon.settings import Settings
@@ -67,6 +67,12 @@ class Requests:
         self._excluded = [re.compile(pattern) for pattern in settings.excluded_urls]
         self.stream_routes = frozenset(settings.stream_routes)
         self.annotates = "upstream" in settings.hooks.values()
+        wanted = settings.segment_spans
+        self.segments = {
+            name: values
+            for name, values in settings.segments.items()
+            if wanted is True or (wanted and name in wanted)
+        }
         for budget in settings.budgets.all:  # at 0 from the start: the first breach is a rise
             self.budget_cells(budget)
 
@@ -102,6 +108,14 @@ class Requests:
             (limit, self.budget_requests.cell(key), self.budget_breaches.cell(key))
             for limit, key in keys
         ]
+
+    def segment_attributes(self) -> dict[str, Any]:
+        """Of the request in whose context this is called."""
+        noted = identity.noted() if self.segments else None
+        if not noted:
+            return {}
+        kept = segments.keep(self.segments, noted)
+        return {segments.ATTRIBUTE + name: value for name, value in kept.items()}
 
     def _thresholds(self) -> Iterable[Observation]:
         for budget in self.settings.budgets.all:

@@ -79,7 +79,8 @@ class Session:
             )
         span = self._span
         if span.is_recording():
-            attributes: dict[str, Any] = {catalog.WEBSOCKET_ID.name: self._id}
+            attributes = sink.segment_attributes()
+            attributes[catalog.WEBSOCKET_ID.name] = self._id
             if self._cell is not None:
                 attributes[catalog.STATUS.name] = 101
             if self.route is not None:
