@@ -1,0 +1,1 @@
+"""Reports: what the store knows, written for people."""
