@@ -181,7 +181,7 @@ def make_outbox(made: Engine) -> str:
     return "has the outbox"
 
 
-def upgrade(made: Engine, timezone: str) -> str:
+def upgrade(made: Engine, timezone: str = "UTC") -> str:
     """Make or upgrade the tables; what was done, in words. timezone: of the days of people in a
     store that is made. Raises StoreError."""
     from pbmon.store import schema
