@@ -190,6 +190,6 @@ def test_a_statement_of_the_reader_ends_in_time(url, monkeypatch):
     monkeypatch.setattr(module, "LIMIT_S", 0.2)
     reader = open_reader(url)
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"OperationalError|QueryCanceled"):
+        with pytest.raises(StoreError, match="a statement took too long"):
             reader._ask(lambda connection: connection.exec_driver_sql(ENDLESS))
     assert reader.user_growth(None) is None  # goes on

@@ -151,7 +151,9 @@ def test_a_schema_that_is_older_or_newer_than_the_code(
         assert not made.ship()
     assert caplog.text.count("has tables of a newer version; upgrade pbmon on this machine") == 1
     with opened.begin() as connection:
-        connection.exec_driver_sql("UPDATE pbmon.schema_version SET version_num = '0001'")
+        connection.exec_driver_sql(
+            f"UPDATE pbmon.schema_version SET version_num = '{schema.VERSIONS[-1]}'"
+        )
         connection.exec_driver_sql("ALTER TABLE pbmon.events RENAME COLUMN title TO name")
         count = connection.exec_driver_sql("SELECT count(*) FROM pbmon.events").scalar()
     assert count == 1

@@ -33,7 +33,7 @@ def _report(place: Place, key: str | None, as_json: bool) -> int:
         known = ", ".join(declared) or "none"
         print(f"pbmon: experiment {key!r} is not declared; declared: {known}", file=sys.stderr)
         return 1
-    reader = open_reader(place.url, place.settings.timezone)
+    reader = open_reader(place.url)
     reports = [
         judge(each, reader.exposed(each.key, each.goal, each.window_s))
         for each in (declared.values() if key is None else [declared[key]])
