@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
 
-COMMANDS = ("dashboards", "delivery", "doctor", "experiment", "run", "store", "worker")
+COMMANDS = ("dashboards", "delivery", "doctor", "experiment", "report", "run", "store", "worker")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,7 +22,7 @@ from pbmon.store import conversion
 from pbmon.store.conversion import Base
 from pbmon.store.lines import COMPLETED, HELD
 from pbmon.store.schema import HOUR
-from pbmon.store.tables import ledger_totals, revenue_totals, transactions
+from pbmon.store.tables import ledger_totals, revenue_totals, transaction_conflicts, transactions
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -55,6 +55,18 @@ def read(connection: Connection, start: int, end: int, base_currency: str) -> Re
         tuple(RevenueSum(*row[:4], *map(int, row[4:])) for row in found),
         connection.execute(held).scalar_one(),
     )
+
+
+def conflicts(connection: Connection, start: int, end: int) -> dict[str, int]:
+    """Reason → how many were not booked, of what is said to have occurred in this time."""
+    refused = transaction_conflicts.c
+    query = (
+        select(refused.reason, func.count().label("conflicts"))
+        .where(refused.occurred_at >= start, refused.occurred_at < end)
+        .group_by(refused.reason)
+        .order_by(refused.reason)
+    )
+    return {row.reason: row.conflicts for row in connection.execute(query)}
 
 
 def _base(connection: Connection, base_currency: str) -> Base:
