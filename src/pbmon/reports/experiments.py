@@ -37,7 +37,7 @@ def _table(report: ExperimentReport) -> Table:
         for row in report.variants
     ]
     columns = ("variant", "people", "converted", "rate", "difference, points", "interval")
-    return Table(columns, rows, f"{goal(report)}: {report.decision}")
+    return Table(columns, rows, f"{goal(report)} → {report.decision}")
 
 
 def goal(report: ExperimentReport) -> str:

@@ -66,8 +66,9 @@ def _notes(silent: Sequence[str]) -> Iterator[str]:
 
 
 def _chart(summary: FeedbackSummary) -> Chart:
+    few = "; those of few people have no bar" if None in summary.distribution.values() else ""
     return Chart(
-        f"Answers to {summary.survey} by score",
+        f"Answers to {summary.survey} by score{few}",
         "bars",
         list(map(str, summary.distribution)),
         {"answers": list(summary.distribution.values())},

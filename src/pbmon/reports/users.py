@@ -106,8 +106,8 @@ def _notes(week: Week, found: _Days) -> Iterator[str]:
     missing = [day for day in (*week.before.days, *week.days) if day not in found]
     if missing:
         yield (
-            f"No figures were taken of {', '.join(map(str, missing))}; "
-            f"`pbmon run growth --from {missing[0]} --to {missing[-1]}` takes them."
+            f"No figures were taken of {', '.join(map(str, missing))}. What takes them: "
+            f"pbmon run growth --from {missing[0]} --to {missing[-1]}"
         )
     zones = {growth.timezone for growth in found.values()} - {week.zone}
     if zones:
