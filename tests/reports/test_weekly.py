@@ -13,10 +13,12 @@ import pytest
 
 from pbmon import experiments as rules
 from pbmon.experiments import Arm, Exposed
+from pbmon.growth import UserGrowth
 from pbmon.reports import html, markdown, weekly
 from pbmon.reports.week import Week
 from pbmon.settings import Settings
-from pbmon.store.access import StoreError, open_reader, open_writer
+from pbmon.store import growth as snapshots
+from pbmon.store.access import open_engine, open_reader, open_runs, open_writer
 from tests.reports import shop as shops
 from tests.store import population
 from tests.store.money import PLACES, in_usd, refund, transaction
@@ -277,3 +279,128 @@ def check_feedback(shop, headlines, rows, text):
     assert "Fewer than 10 people answered: text." in text
     assert "too few to be told" not in text
     assert sum(shops.NASTY[:5] in cell for row in rows for cell in row) == 2  # feature, comment
+
+
+MONDAY = dt.date(2026, 11, 23)
+WEEK = Week(MONDAY, "UTC")
+NOON = 1_795_608_000_000_000  # Wednesday of it
+
+
+def review(url, *payloads, week=WEEK, settings=None):
+    """Of a store with these."""
+    if payloads:
+        writer = open_writer(url, "opt-out")
+        writer.write([portion(*payloads)])
+        writer.close()
+    return written(url, week, settings or Settings())
+
+
+def keep(url, *new, before=(50,) * 7, total=500):
+    """Snapshots of the week and the one before, by activity, with so many new people a day."""
+    runs = open_runs(url)
+    for n, count in enumerate((*before, *new)):
+        day = MONDAY + dt.timedelta(days=n - 7)
+        total += count
+        made = UserGrowth(day, "activity", "UTC", count, 60, 9, 80, 0, 9, total, 1, 5)
+        runs.write(lambda c, made=made: snapshots.keep(c, made))
+    runs.close()
+
+
+def test_a_store_in_which_nothing_is_is_a_page_to_read(quick_url):
+    headlines, _, text = review(quick_url)
+    assert headlines["Net revenue"] == ["0.00 USD", "0.00 USD", "±0"]
+    assert headlines["Average charge"] == headlines["Users in total"] == ["–", "–", "–"]
+    for said in (
+        "# Weekly review of shop\n\n2026-W48: 2026-11-23 to 2026-11-29, UTC. Made 2027-02-01 12:00",
+        "Nothing was booked.",
+        "No figures were taken of 2026-11-16, 2026-11-17, ",
+        "pbmon run growth --from 2026-11-16 --to 2026-11-29",
+        "No feature was used.",
+        "No experiment is declared.",
+        "Fewer than 10 people answered: nps, csat, text.",
+    ):
+        assert said in text
+
+
+def test_a_section_that_the_store_can_t_answer_says_so_and_the_others_stand(file, tmp_path):
+    url = f"sqlite:///{tmp_path}/store.sqlite3"
+    (tmp_path / "store.sqlite3").write_bytes(file.read_bytes())
+    with open_engine(url).begin() as connection:
+        connection.exec_driver_sql("DROP TABLE feedback")
+    headlines, rows, text = review(url, transaction(at=NOON))
+    assert headlines["Net revenue"][0] == "10.00 USD"
+    assert ["Wednesday, 2026-11-25", "10.00", "0.00"] in rows
+    assert re.search(r"## Feedback\n\nThis is missing: the store can't be used: .*\.\n$", text)
+
+
+def test_money_that_is_in_no_figure_is_named(quick_url):
+    other = (
+        transaction(at=NOON), refund("late", 5, charge="unknown", at=NOON),
+        refund("much", 5_000, at=NOON), refund("more", 6_000, at=NOON),
+        transaction(key="c1", amount=7, at=NOON + 1), transaction(key="w", currency="EUR", at=NOON),
+    )  # fmt: skip
+    headlines, rows, text = review(quick_url, *other)
+    assert headlines["Net revenue"][0] == "10.00 USD"
+    assert ["EUR", "10.00", "0.00", "10.00", "1", "0"] in rows
+    assert "1 transaction waits for an exchange rate" in text
+    assert "1 held: refunds and chargebacks" in text
+    assert r"3 not booked, as they contradict what is (other\_body 1, over\_refund 2)" in text
+
+
+def test_new_people_of_which_some_days_are_few_can_t_be_computed(quick_url):
+    keep(quick_url, 12, 3, 15, 20, 0, 30, 11)
+    headlines, rows, _ = review(quick_url)
+    days = [row[1:] for row in rows if re.match(r"\w+day, 2026", row[0])][7:]
+    # 3 alone would be what the others leave of 91, with 0 it would still be 3: so the 11 goes too.
+    assert [new for _, new in days] == ["12", FEW, "15", "20", "0", "30", FEW]
+    assert headlines["New users"] == ["91", "350", "-74.0 %"]
+    assert headlines["Users in total"] == ["941", "850", "+10.7 %"]
+    assert headlines["Active users, 7 days"] == headlines["Retention, 30 days"] == [FEW, FEW, "–"]
+    assert headlines["Churned, 30 days"] == ["0", "0", "±0"]
+
+
+def test_few_new_people_are_not_told_by_the_totals_either(quick_url):
+    keep(quick_url, 0, 3, 0, 0, 4, 0, 0)
+    headlines, rows, _ = review(quick_url)
+    assert headlines["New users"] == [FEW, "350", "–"]
+    assert headlines["Users in total"] == ["857", FEW, "–"]
+    days = [row[2] for row in rows if re.match(r"\w+day, 2026", row[0])][7:]
+    assert set(days) == {FEW}
+
+
+def test_people_who_are_few_are_in_no_figure(quick_url):
+    some = [
+        each
+        for n in range(9)
+        for each in (
+            event("feature_viewed", NOON, f"u{n}", properties={"feature": "export"}),
+            answer(9, user=f"u{n}", at=NOON, comment="only nine"),
+            exposure("control", NOON, f"u{n}", experiment="basket"),
+        )
+    ]
+    headlines, rows, text = review(quick_url, *some, settings=shops.settings("UTC"))
+    assert ["export", "9", *[FEW] * 5] in rows
+    assert ["control", FEW, FEW, FEW, "–", "–"] in rows
+    assert ["week of 2026-11-23", FEW, *["–"] * 7] in rows
+    assert "only nine" not in text
+    assert "NPS" not in headlines
+
+
+def test_an_experiment_that_is_not_sound_is_said_in_capitals(quick_url):
+    split = [
+        exposure(variant, NOON, f"{variant}{n}", experiment="basket")
+        for variant, people in (("control", 500), ("treatment", 700))
+        for n in range(people)
+    ] + [exposure("treatment", NOON + 1, "control1", experiment="basket")]
+    _, _, text = review(quick_url, *split, settings=shops.settings("UTC"))
+    assert "basket: DO NOT TRUST THIS: there are not as many people in the variants" in text
+    assert "basket: fewer than 10 people met a second variant" in text
+    assert "→ no decision: it is not sound" in text
+
+
+def test_a_zone_that_is_not_the_store_s_is_named(quick_url):
+    keep(quick_url, 12, 13, 15, 20, 0, 30, 11)
+    week = Week(MONDAY, "Europe/Berlin")
+    _, _, text = review(quick_url, week=week, settings=Settings(timezone="Europe/Berlin"))
+    assert "2026-11-29, Europe/Berlin. Made" in text
+    assert "Days of growth are those of UTC, in which the store counts." in text

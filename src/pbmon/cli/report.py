@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _weekly(place: Place, args: argparse.Namespace) -> int:
-    now = dt.datetime.now(dt.timezone.utc)
+    now = _now()
     zone = place.settings.timezone
     newest = week.newest(zone, now)
     chosen = week.Week(args.week, zone) if args.week is not None else newest
@@ -64,18 +64,22 @@ def _weekly(place: Place, args: argparse.Namespace) -> int:
     return _write(page, args.format, args.output)
 
 
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.timezone.utc)
+
+
 def _write(page: Page, form: str, output: Path | None) -> int:
     try:
         content = _WRITERS[form](page).encode()
-        if output is not None:
-            _replace(output, content)
-            return 0
     except html.ExtraMissingError as error:
         return _fail(str(error))
+    if output is None:
+        sys.stdout.buffer.write(content)  # UTF-8, whatever the terminal's encoding is
+        return 0
+    try:
+        _replace(output, content)
     except OSError as error:
         return _fail(f"{output}: {error.strerror or error}")
-    sys.stdout.flush()
-    sys.stdout.buffer.write(content)  # UTF-8, whatever the terminal's encoding is
     return 0
 
 

@@ -90,14 +90,17 @@ def _headlines(week: Week, found: _Days) -> Sequence[Headline]:
     weeks = (week, week.before)
     lasts = [each.days[-1] for each in weeks]
     news = [_new(each, found)[1] for each in weeks]
-    totals = [_count(_of(found, day, "total")) for day in lasts]
-    if news[0].hidden:  # it is what the totals differ by
-        totals[1] = Amount(totals[1].value, hidden=totals[1].value is not None)
+    totals = [_of(found, day, "total") for day in lasts]
+    # Beside each other they tell how many are new.
+    are_close = None not in totals and 0 < (totals[0] or 0) - (totals[1] or 0) < K
+    total, before = map(_count, totals)
+    if are_close:
+        before = Amount(before.value, hidden=True)
     return [
         Headline("Active users, 7 days", *(_count(_of(found, day, "active_7d")) for day in lasts)),
         Headline("New users", *news),
         Headline("Churned, 30 days", *(_count(_of(found, day, "churned")) for day in lasts)),
-        Headline("Users in total", *totals),
+        Headline("Users in total", total, before),
         Headline("Retention, 30 days", *(_retention(found.get(day)) for day in lasts)),
     ]
 
