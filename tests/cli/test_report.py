@@ -85,9 +85,10 @@ def test_a_file_that_can_t_be_written_stays_as_it_is(place, capfd, tmp_path):
     assert said.err.startswith(f"pbmon: {tmp_path}/none/x.md: No such file or directory")
     said = weekly(capfd, "--output", str(tmp_path), status=1)
     assert said.err == f"pbmon: {tmp_path}: is there, and is no file\n"
-    before = os.stat("/dev/null")
-    weekly(capfd, "--output", "/dev/null", status=1)
-    assert os.stat("/dev/null").st_ino == before.st_ino
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    weekly(capfd, "--output", str(pipe), status=1)
+    assert pipe.is_fifo()
 
 
 def test_without_the_extra_it_says_what_to_install(place, capfd, monkeypatch, tmp_path):
@@ -145,3 +146,11 @@ def test_a_store_that_can_t_be_used_is_one_line_with_the_remedy(place, capfd, mo
     said = weekly(capfd, status=1)
     assert said.out == ""
     assert said.err.startswith("pbmon: the store mysql://REDACTED@h/x names mysql")
+
+
+def test_a_store_that_nobody_has_made_is_not_made(place, capfd, monkeypatch, tmp_path):
+    monkeypatch.setenv("PBMON_STORE_URL", f"sqlite:///{tmp_path}/none.sqlite3")
+    said = weekly(capfd, status=1)
+    assert said.out == ""
+    assert "is made by the first event" in said.err
+    assert not (tmp_path / "none.sqlite3").exists()

@@ -56,7 +56,7 @@ def _weekly(place: Place, args: argparse.Namespace) -> int:
     chosen = week.Week(args.week, zone) if args.week is not None else newest
     if chosen.begin > newest.begin:
         return _fail(f"{chosen.name} is not over; the newest week that is: {newest.name}")
-    reader = open_reader(place.url, zone)
+    reader = open_reader(place.url)
     try:
         page = weekly.build(reader, place.settings, service_name(place.settings), chosen, now)
     finally:

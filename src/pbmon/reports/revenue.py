@@ -19,23 +19,17 @@ def build(question: Question) -> Part:
     week = question.week
     days, days_before = (_by_day(question, each) for each in (week, week.before))
     now, before = _whole(week, days), _whole(week.before, days_before)
-    net, net_before = ([day.net for day in each] for each in (_told(week, days),
-                       _told(week.before, days_before)))  # fmt: skip
+    net, net_before = _net(week, days), _net(week.before, days_before)
     conflicts = question.reader.revenue_conflicts(week.start, week.end)
-    section = Section(
-        "Revenue",
-        list(_notes(now, conflicts)),
-        [
-            Chart(
-                f"Net revenue by day, {now.currency}",
-                "bars",
-                [f"{day:%a} {day.day}" for day in week.days],
-                {"this week": net, "week before": net_before},
-                now.currency,
-            )
-        ],
-        [_days_table(question.week, now.currency, net, net_before), _currencies_table(now, before)],
+    chart = Chart(
+        f"Net revenue by day, {now.currency}",
+        "bars",
+        week.labels,
+        {"this week": net, "week before": net_before},
+        now.currency,
     )
+    tables = [_days_table(week, now.currency, net, net_before), _currencies_table(now, before)]
+    section = Section("Revenue", list(_notes(now, conflicts)), [chart], tables)
     return Part(section, _headlines(now, before))
 
 
@@ -44,8 +38,10 @@ def _by_day(question: Question, week: Week) -> Sequence[Revenue]:
     return [question.reader.revenue(*week.bounds(day), base) for day in week.days]
 
 
-def _told(week: Week, days: Sequence[Revenue]) -> Sequence[RevenueMetrics]:
-    return [_metrics(*week.bounds(day), found) for day, found in zip(week.days, days, strict=True)]
+def _net(week: Week, days: Sequence[Revenue]) -> Sequence[Decimal]:
+    return [
+        _metrics(*week.bounds(day), found).net for day, found in zip(week.days, days, strict=True)
+    ]
 
 
 def _whole(week: Week, days: Sequence[Revenue]) -> RevenueMetrics:
@@ -77,7 +73,7 @@ def _headlines(now: RevenueMetrics, before: RevenueMetrics) -> Sequence[Headline
 
 
 def _average(metrics: RevenueMetrics) -> Amount:
-    return Amount(metrics.average if metrics.count else None, metrics.currency)
+    return Amount(metrics.average or None, metrics.currency)  # 0 also where none is converted
 
 
 def _notes(now: RevenueMetrics, conflicts: dict[str, int]) -> Iterator[str]:

@@ -17,39 +17,30 @@ _Days = Mapping[dt.date, UserGrowth]
 
 
 def build(question: Question) -> Part:
-    week = question.week
-    reader = question.reader
-    found = {
-        growth.day: growth for growth in reader.growth_of_days(week.before.begin, week.days[-1])
-    }
+    week, reader = question.week, question.reader
+    snapshots = reader.growth_of_days(week.before.begin, week.days[-1])
+    found = {growth.day: growth for growth in snapshots}
     first = week.begin - dt.timedelta(weeks=COHORTS - 1)
     cohorts = reader.cohorts(first, week.begin, "week")
     new, _ = _new(week, found)
     active = [_count(_of(found, day, "active_24h")) for day in week.days]
-    section = Section(
-        "Growth",
-        list(_notes(week, found)),
-        [
-            Chart(
-                "Active and new users by day",
-                "lines",
-                [f"{day:%a} {day.day}" for day in week.days],
-                {"active": list(map(_drawn, active)), "new": list(map(_drawn, new))},
-            )
-        ],
-        [
-            Table(
-                ("day", "active", "new"),
-                [
-                    (f"{day:%A}, {day}", *cells)
-                    for day, *cells in zip(week.days, active, new, strict=True)
-                ],
-                "By day",
-            ),
-            _cohorts_table(cohorts),
-        ],
+    chart = Chart(
+        "Active and new users by day",
+        "lines",
+        week.labels,
+        {"active": list(map(_drawn, active)), "new": list(map(_drawn, new))},
     )
+    tables = [_days_table(week, active, new), _cohorts_table(cohorts)]
+    section = Section("Growth", list(_notes(week, found)), [chart], tables)
     return Part(section, _headlines(week, found))
+
+
+def _days_table(week: Week, active: Sequence[Amount], new: Sequence[Amount]) -> Table:
+    rows = [
+        (f"{day:%A}, {day}", *cells)
+        for day, cells in zip(week.days, zip(active, new, strict=True), strict=True)
+    ]
+    return Table(("day", "active", "new"), rows, "By day")
 
 
 def _of(found: _Days, day: dt.date, figure: str) -> int | None:
@@ -116,8 +107,8 @@ def _notes(week: Week, found: _Days) -> Iterator[str]:
     if zones:
         yield f"Days of growth are those of {', '.join(sorted(zones))}, in which the store counts."
     yield (
-        "Counts are as of the end of the week: churned are those who were active in the 30 days "
-        "before the last 30 and not since, retention is the share of them who were."
+        "As of the end of the week. Of those who were active in the 30 days before the last 30, "
+        "churned are those who were not since, and retention is the share of those who were."
     )
 
 

@@ -38,6 +38,11 @@ class Week:
         return [self.begin + dt.timedelta(days=n) for n in range(_DAYS)]
 
     @property
+    def labels(self) -> Sequence[str]:
+        """Of the days, for a chart: `Mon 16`."""
+        return [f"{day:%a} {day.day}" for day in self.days]
+
+    @property
     def before(self) -> Week:
         return Week(self.begin - dt.timedelta(days=_DAYS), self.zone)
 
