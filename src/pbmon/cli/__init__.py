@@ -11,7 +11,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
 
-COMMANDS = ("dashboards", "delivery", "doctor", "experiment", "run", "store", "worker")
+COMMANDS = (
+    "dashboards", "delivery", "doctor", "experiment", "reconcile", "run", "store", "worker",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
