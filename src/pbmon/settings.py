@@ -33,6 +33,7 @@ CONFIG_VARIABLE = "PBMON_CONFIG"
 FILE = "pbmon.toml"
 
 # Variables of the tests and of collector-config/, which an application may share a shell with.
+# PBMON_PROMETHEUS_URL, which Grafana reads as well, is the setting.
 _OTHERS = (
     "PBMON_TEST_", "PBMON_COLLECTOR_", "PBMON_TRACE_", "PBMON_TEMPO_",
     "PBMON_PROMETHEUS_OTLP_", "PBMON_LOGS_OTLP_",

@@ -33,7 +33,7 @@ HELP = "compare the revenue of the store with Prometheus and with your own table
 EQUAL, DIFFERENT, UNKNOWN = 0, 1, 2
 _SETTINGS = ("prometheus_url", "prometheus_token", "reconcile")
 _MOST_DAYS = 400
-_FEW = 0.9
+_FEW = 0.95
 """Of the samples that a day should have: fewer are told."""
 
 _UNDERWAY_S = 30.0
