@@ -187,6 +187,15 @@ def test_days_of_which_prometheus_knows_nothing(settings, prometheus, capsys):
 
 
 @pytest.mark.server
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Kolkata"])
+def test_in_the_days_of_another_zone(settings, prometheus, capsys, zone):
+    settings(f'prometheus_url = "{prometheus.url}"\ntimezone = "{zone}"\n')
+    found = json.loads(told(capsys, *of(2, 1), "--json").out)["prometheus"]["rows"]
+    assert {row["finding"] for row in found} == {"equal"}
+    assert sum(row["store"] for row in found if row["figure"] == "transactions") > 8
+
+
+@pytest.mark.server
 def test_as_json(settings, prometheus, capsys):
     settings(f'prometheus_url = "{prometheus.url}"\ntimezone = "UTC"\n')
     found = json.loads(told(capsys, *of(1, 2), "--json").out)

@@ -112,7 +112,10 @@ def _reconcile(place: Place, args: argparse.Namespace) -> int:
         found = [each for each in (_with_prometheus(asked), _with_application(asked)) if each]
     finally:
         reader.close()
-    print(_as_json(asked, found) if args.json else "\n\n".join(map(_as_text, found)))
+    if args.json:
+        print(_as_json(asked, found))
+    elif found:
+        print("\n\n".join(map(_as_text, found)))
     for fault in asked.faults:
         _fail(fault)
     rows = [row for each in found for row in each.rows]
@@ -164,7 +167,7 @@ def _with_prometheus(asked: _Asked) -> _Comparison | None:
             ]
         finally:
             prometheus.close()
-    except (PrometheusError, ValueError, OSError) as error:
+    except (PrometheusError, ValueError) as error:
         asked.faults.append(str(error))
         return None
     days = [_day(asked, i, gained[i], keeps_s) for i in range(len(asked.days))]

@@ -11,6 +11,8 @@ from pbmon import catalog, outbound, privacy
 from pbmon.catalog import Metric
 from pbmon.outbound import Client
 
+(_CURRENCY,) = catalog.REVENUE.prometheus_labels()
+_, _STATUS = catalog.TRANSACTIONS.prometheus_labels()
 _DURATIONS_S = {"y": 31_536_000, "w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 # The form for counters of a store, which are older than any Prometheus that reads them: where there
@@ -50,8 +52,8 @@ class Prometheus:
         """start (within), end (not): µs since the epoch, whole seconds. currency, exponent: the
         base of the store."""
         of_store = f'instance="{store_id}"'  # service.instance.id, as Prometheus takes OTLP
-        in_base = f'{catalog.CURRENCY.name.replace(".", "_")}="{currency}"'
-        is_done = f'{catalog.TRANSACTION_STATUS.name.replace(".", "_")}="completed"'
+        in_base = f'{_CURRENCY}="{currency}"'
+        is_done = f'{_STATUS}="completed"'
         window = f"{(end - start) // 1_000_000}s"
         # A range is without its first moment and with its last: a millisecond earlier is right.
         at = f"{Decimal(end) / 1_000_000 - Decimal('0.001'):f}"
