@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pbmon.experiments import Exposed
 from pbmon.growth import Cohort, FeatureAdoption, FunnelStep, UserGrowth
 from pbmon.runtime import Revenue
-from pbmon.store import adoption, cohorts, experiments, feedback, funnels, growth, revenue
+from pbmon.store import (
+    adoption,
+    cohorts,
+    experiments,
+    feedback,
+    funnels,
+    growth,
+    reconciliation,
+    revenue,
+)
 from pbmon.store.access import asking
 from pbmon.store.engine import reading
+from pbmon.store.reconciliation import Books
 from pbmon.surveys import FeedbackSummary, Survey
 
 if TYPE_CHECKING:
@@ -40,6 +50,12 @@ class Reader:
     def revenue_conflicts(self, start: int, end: int) -> dict[str, int]:
         """Reason → how many were not booked."""
         return self._ask(lambda connection: revenue.conflicts(connection, start, end))
+
+    def books(self, edges: Sequence[int], tail: int, base_currency: str) -> Books:
+        """As reconciliation.read()."""
+        return self._ask(
+            lambda connection: reconciliation.read(connection, edges, tail, base_currency)
+        )
 
     def exposed(self, key: str, goal: str, window_s: float | None) -> Exposed:
         window = round(window_s * 1e6) if window_s is not None else None

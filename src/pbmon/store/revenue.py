@@ -33,6 +33,12 @@ _CHARGE_STATUSES = catalog.TRANSACTION_STATUS.values
 _HELD: ColumnElement[str] = literal_column(f"'{HELD}'")
 """As it stands in the index: SQLite uses that for no value that is bound."""
 
+_T = transactions.c
+SIGN: ColumnElement[int] = case(
+    (or_(_T.kind == "charge", and_(_T.kind == "adjustment", _T.amount_minor >= 0)), 1), else_=-1
+).label("sign")
+"""Of a transaction, as Line.sign."""
+
 _SIGNS = {metric: sign for sign, metric in ((1, catalog.REVENUE), (-1, catalog.REFUNDS))}
 
 
@@ -48,10 +54,10 @@ def read(connection: Connection, start: int, end: int, base_currency: str) -> Re
         transactions.c.occurred_at >= start,
         transactions.c.occurred_at < end,
     )
-    base = _base(connection, base_currency)
+    of_base = base(connection, base_currency)
     return Revenue(
-        base.currency,
-        base.exponent,
+        of_base.currency,
+        of_base.exponent,
         tuple(RevenueSum(*row[:4], *map(int, row[4:])) for row in found),
         connection.execute(held).scalar_one(),
     )
@@ -69,14 +75,15 @@ def conflicts(connection: Connection, start: int, end: int) -> dict[str, int]:
     return {row.reason: row.conflicts for row in connection.execute(query)}
 
 
-def _base(connection: Connection, base_currency: str) -> Base:
+def base(connection: Connection, base_currency: str) -> Base:
+    """base_currency: of a store that has none yet."""
     found = conversion.base_of(connection)
     return found or Base(base_currency, money.exponent(base_currency))
 
 
 def _of_period(start: int, end: int) -> Select[Any]:
     first, last = -(-start // HOUR) * HOUR, end // HOUR * HOUR
-    t = transactions.c
+    t = _T
     if first > last:  # within one hour
         edges = [and_(t.occurred_at >= start, t.occurred_at < end)]
         first = last
@@ -92,12 +99,10 @@ def _of_period(start: int, end: int) -> Select[Any]:
             whole.hour >= first, whole.hour < last
         )
     ]
-    sign = case((or_(t.kind == "charge", and_(t.kind == "adjustment", t.amount_minor >= 0)), 1),
-                else_=-1).label("sign")  # fmt: skip
     parts += [
         select(
             t.kind,
-            sign,
+            SIGN,
             t.currency,
             t.exponent,
             func.count().label("transactions"),
@@ -106,7 +111,7 @@ def _of_period(start: int, end: int) -> Select[Any]:
             (func.count() - func.count(t.base_minor)).label("unconverted"),
         )
         .where(t.counted_at.is_not(None), edge)
-        .group_by(t.kind, sign, t.currency, t.exponent)
+        .group_by(t.kind, SIGN, t.currency, t.exponent)
         for edge in edges
     ]
     rows = union_all(*parts).subquery()
@@ -123,16 +128,16 @@ def figures(connection: Connection, base_currency: str = "USD") -> list[Figure]:
 
     base_currency: of a store that has none yet.
     """
-    base = _base(connection, base_currency)
+    of_base = base(connection, base_currency)
     rows = connection.execute(ledger_totals.select()).all()
     made = [
         Figure(
             metric,
             money.major_units(
                 sum(row.base_minor for row in rows if row.sign == sign and row.status == COMPLETED),
-                base.exponent,
+                of_base.exponent,
             ),
-            {catalog.CURRENCY.name: base.currency},
+            {catalog.CURRENCY.name: of_base.currency},
         )
         for metric, sign in _SIGNS.items()
     ]
@@ -145,7 +150,7 @@ def figures(connection: Connection, base_currency: str = "USD") -> list[Figure]:
                 catalog.TRANSACTION_KIND.name: kind, catalog.TRANSACTION_STATUS.name: status,
             }  # fmt: skip
             made.append(Figure(catalog.TRANSACTIONS, count, attributes))
-    for currency in sorted({base.currency, *(row.currency for row in rows)}):
+    for currency in sorted({of_base.currency, *(row.currency for row in rows)}):
         waiting = sum(row.unconverted for row in rows if row.currency == currency)
         made.append(Figure(catalog.REVENUE_UNCONVERTED, waiting, {catalog.CURRENCY.name: currency}))
     return made
