@@ -42,15 +42,8 @@ def show(console: Console, summary: Summary, business: Business, checks: list[Ch
         _budgets(summary.budgets),
         _slow_queries(summary),
         _errors(summary),
-        Columns(
-            [
-                _revenue(business),
-                _features(summary, business),
-                _experiment(business),
-                _people(business),
-            ],
-            padding=(1, 3),
-        ),
+        Columns([_revenue(business), _people(business)], padding=(1, 3)),
+        Columns([_features(summary, business), _experiment(business)], padding=(1, 3)),
         _also(summary),
         _verdict(checks),
     ]
@@ -175,7 +168,7 @@ def _features(summary: Summary, business: Business) -> Table:
 
 def _experiment(business: Business) -> Table:
     numbers = ("people", "converted")
-    table = _table(f"Experiment {business.experiment}", "variant", *numbers, right=numbers)
+    table = _table("Experiment", business.experiment, *numbers, right=numbers)
     for variant in business.variants:
         table.add_row(Text(variant.name), people(variant.people), people(variant.converted))
     return table

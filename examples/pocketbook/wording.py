@@ -23,11 +23,11 @@ def money(value: Decimal, currency: str) -> str:
 
 def people(count: int | None) -> str:
     """As the store says it, or would."""
-    return f"fewer than {FEW}" if count is None or count < FEW else f"{count:,}"
+    return f"< {FEW}" if count is None or count < FEW else f"{count:,}"
 
 
 def nps(figure: float | None) -> str:
-    return f"of fewer than {FEW}" if figure is None else f"{figure:+.1f}"
+    return f"of < {FEW}" if figure is None else f"{figure:+.1f}"
 
 
 def share(value: float) -> str:
