@@ -16,15 +16,14 @@ import pbmon
 from examples.pocketbook.books import Amounts
 
 FEW = 10
-"""No figure is about fewer people; it is None instead."""
+"""No figure is about fewer people: it is None instead, and so is another one from which it could be
+computed."""
 
 
 @dataclass(frozen=True)
 class Feature:
     name: str
     people: int | None
-    share: float | None
-    """Of those who did anything."""
     by_plan: dict[str, int | None]
     """People."""
 
@@ -38,7 +37,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Business:
-    """The answers. None: the store does not say, or it is about fewer than FEW people."""
+    """The answers. None: the store does not know it, or does not tell."""
 
     currency: str
     revenue: Amounts
@@ -97,7 +96,6 @@ def _features(start: datetime, end: datetime) -> list[Feature]:
         Feature(
             found.feature,
             found.people,
-            found.adoption,
             {p.segment: p.people for p in by_plan if p.feature == found.feature and p.segment},
         )
         for found in pbmon.feature_adoption(start, end)

@@ -96,8 +96,11 @@ def _people(sent: Sent, summary: Summary, business: Business) -> Iterator[Check]
     yield _count("answers to NPS", len(sent.scores), summary.answers)
     kept = [(user, score) for user, score in sent.scores if user != sent.shy]
     is_told = len({user for user, _ in kept}) >= FEW
-    told = _nps([score for _, score in kept]) if is_told else None
-    yield Check("NPS", nps(told), nps(business.nps))
+    yield Check(
+        "answers that are kept", people(len(kept) if is_told else None), people(business.answers)
+    )
+    if business.nps is not None:  # where a few gave one score, it may not be told either
+        yield Check("NPS", nps(_nps([score for _, score in kept])), nps(business.nps))
 
 
 def _nps(scores: list[int]) -> float:

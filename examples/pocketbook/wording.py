@@ -22,12 +22,12 @@ def money(value: Decimal, currency: str) -> str:
 
 
 def people(count: int | None) -> str:
-    """As the store says it, or would."""
-    return f"< {FEW}" if count is None or count < FEW else f"{count:,}"
+    """As the store tells it, or would."""
+    return "not told" if count is None or count < FEW else f"{count:,}"
 
 
 def nps(figure: float | None) -> str:
-    return f"of < {FEW}" if figure is None else f"{figure:+.1f}"
+    return "not told" if figure is None else f"{figure:+.1f}"
 
 
 def share(value: float) -> str:

@@ -75,7 +75,7 @@ def said(**other):
         active=12,
         registered=USERS,
         new=3,
-        features=[Feature("x", 12, 1.0, {})],
+        features=[Feature("x", 12, {})],
         experiment="layout",
         variants=[Variant("list", 12, None), Variant("chart", None, None)],
         decision="",
@@ -92,7 +92,7 @@ def wrong(checks):
 def test_books_that_agree(sent):
     checks = compare(sent, shown(), said())
     assert wrong(checks) == []
-    assert [str(checks[0]), len(checks)] == ["requests (spans): sent 45, telemetry shows 45", 27]
+    assert [str(checks[0]), len(checks)] == ["requests (spans): sent 45, telemetry shows 45", 28]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,9 @@ def test_each_difference_of_the_telemetry_is_found(sent, difference, what):
         ({"registered": None}, ["registered users"]),
         ({"features": []}, ["people who used x"]),
         ({"variants": [Variant("list", 13, None)]}, ["people with list"]),
+        ({"answers": 11}, ["answers that are kept"]),
         ({"nps": 7.7}, ["NPS"]),
+        ({"nps": None}, []),
     ],
 )
 def test_each_difference_of_the_store_is_found(sent, difference, what):
