@@ -81,7 +81,7 @@ class Client:
 
 
 def test_the_readmes_application_and_test_run_as_written():
-    application, configure, logs, in_tests = blocks(README, "python")
+    application, configure, _, logs, in_tests = blocks(README, "python")
     compile(logs, "README.md", "exec")
     shop: dict = {}
     exec(application, shop)
@@ -94,10 +94,10 @@ def test_the_readmes_application_and_test_run_as_written():
 
 
 def test_the_readmes_settings_are_settings(tmp_path):
-    (toml,) = blocks(README, "toml")
-    (tmp_path / "pbmon.toml").write_text(toml, encoding="utf-8")
-    resolved, problems = settings.resolve(environ={}, directory=tmp_path)
-    assert problems == []
+    for toml in blocks(README, "toml"):
+        (tmp_path / "pbmon.toml").write_text(toml, encoding="utf-8")
+        resolved, problems = settings.resolve(environ={}, directory=tmp_path)
+        assert problems == []
     assert resolved.budgets.find("GET", "/api/transactions").p95_s == 0.3
 
 

@@ -1,7 +1,8 @@
 """Pocketbook, a small finance app: `opentelemetry-instrument uvicorn examples.pocketbook.app:app`.
 
-PostgreSQL where DATABASE_URL says so, an SQLite file otherwise. Of pbmon it knows three functions,
-track(), track_revenue() and track_feature(); requests and queries are observed from outside.
+PostgreSQL where DATABASE_URL says so, an SQLite file otherwise. Requests and queries are observed
+from outside; what pbmon is told of the business stands here, in ledger.py (money) and in people.py
+(plans).
 """
 
 from __future__ import annotations
@@ -33,15 +34,19 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 import pbmon
-from examples.pocketbook import database, schema, simulation
+from examples.pocketbook import database, people, schema, simulation
 from examples.pocketbook.ledger import EXPORT_ROWS, Ledger, Transaction
 from examples.pocketbook.models import (
     MAX_ID,
     Currency,
     DashboardOut,
+    Decision,
     ExportRequest,
+    NewFee,
+    NewRefund,
     NewTransaction,
     PlainText,
+    ReturnOut,
     TransactionOut,
     TransactionPage,
     UserDetail,
@@ -58,6 +63,7 @@ api = APIRouter(prefix="/api")
 Limit = Annotated[int, Query(ge=1, le=100)]
 Offset = Annotated[int, Query(ge=0, le=100_000)]
 PathId = Annotated[int, Path(ge=1, le=MAX_ID)]
+TransactionId = Annotated[str, Path(pattern="^txn_[0-9a-f]{32}$")]
 
 
 def _ledger(request: Request) -> Ledger:
@@ -96,25 +102,48 @@ def create_transaction(new: NewTransaction, books: Books) -> TransactionOut:
     created = books.add(new.user_id, amount_minor, **fields)
     if created is None:
         raise HTTPException(422, "user_id: there is no such user")
-    pbmon.track_revenue(
-        created.amount, created.currency, transaction_id=created.id, status=created.status
-    )
-    pbmon.track(
-        "transaction_created",
-        {"amount_minor": amount_minor, "currency": created.currency, "status": created.status},
-        user_id=new.user_id,
-    )
     return TransactionOut.model_validate(created)
 
 
-@api.get("/transactions/{transaction_id}")
-def get_transaction(
-    transaction_id: Annotated[str, Path(pattern="^txn_[0-9a-f]{32}$")], books: Books
-) -> TransactionOut:
+def _find(books: Ledger, transaction_id: str) -> Transaction:
     found = books.transaction(transaction_id)
     if found is None:
         raise HTTPException(404, "there is no such transaction")
-    return TransactionOut.model_validate(found)
+    return found
+
+
+@api.get("/transactions/{transaction_id}")
+def get_transaction(transaction_id: TransactionId, books: Books) -> TransactionOut:
+    return TransactionOut.model_validate(_find(books, transaction_id))
+
+
+@api.post("/transactions/{transaction_id}/refunds", status_code=201)
+def create_refund(transaction_id: TransactionId, new: NewRefund, books: Books) -> ReturnOut:
+    charge, amount = _find(books, transaction_id), Decimal(new.amount)
+    try:
+        refund_id = books.refund(charge, amount)
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from None
+    return _returned(refund_id, charge, amount)
+
+
+@api.post("/transactions/{transaction_id}/chargeback", status_code=201)
+def create_chargeback(transaction_id: TransactionId, books: Books) -> ReturnOut:
+    """The bank says so: all of it goes back."""
+    charge = _find(books, transaction_id)
+    return _returned(books.charge_back(charge), charge, charge.amount)
+
+
+def _returned(id_: str | None, charge: Transaction, amount: Decimal) -> ReturnOut:
+    if id_ is None:
+        raise HTTPException(409, "the transaction is not completed, or has not that much left")
+    return ReturnOut(id=id_, transaction_id=charge.id, amount=amount, currency=charge.currency)
+
+
+@api.post("/fees", status_code=204)
+def create_fee(new: NewFee) -> None:
+    """What a bank keeps for itself; the same statement again changes nothing."""
+    pbmon.track_adjustment(f"-{new.amount}", new.currency, adjustment_id=new.statement)
 
 
 @api.get("/users")
@@ -130,6 +159,13 @@ def get_user(user_id: PathId, books: Books) -> UserDetail:
     if found is None:
         raise HTTPException(404, "there is no such user")
     return UserDetail(**asdict(found), balances=books.balances(user_id))
+
+
+@api.put("/users/{user_id}/consent", status_code=204)
+def decide(user_id: PathId, decision: Decision) -> None:
+    """Whether what this user does may be kept."""
+    say = pbmon.consent.grant if decision.granted else pbmon.consent.withdraw
+    say(user_id)
 
 
 @api.post("/export")
@@ -166,18 +202,21 @@ def analytics_dashboard(
     books: Books, days: Annotated[int, Query(ge=1, le=365)] = 30
 ) -> DashboardOut:
     found = books.dashboard(days)
+    layout = pbmon.experiment("dashboard_layout") or "list"
     pbmon.track_feature("analytics_dashboard", "viewed", days=days)
-    return DashboardOut.model_validate(found)
+    return DashboardOut(layout=layout, **asdict(found))
 
 
 async def balances(websocket: WebSocket, user_id: Annotated[int, Query(ge=1, le=MAX_ID)]) -> None:
     """A user's balances: once at the start, and again for each text "refresh"."""
     books: Ledger = websocket.app.state.ledger
     await websocket.accept()
-    if await run_in_threadpool(books.user, user_id) is None:
+    user = await run_in_threadpool(books.user, user_id)
+    if user is None:
         await websocket.close(NO_SUCH_USER, "there is no such user")
         return
-    pbmon.track_feature("live_balances", "viewed")
+    with pbmon.context(user_id=user_id, plan=user.plan):
+        pbmon.track_feature("live_balances", "viewed")
     try:
         while True:
             sums = await run_in_threadpool(books.balances, user_id)
@@ -219,7 +258,9 @@ def create_app(environ: Mapping[str, str] = os.environ) -> FastAPI:
     simulated = [Depends(simulation.simulate)] if simulation.enabled(environ) else []
     app.include_router(api, dependencies=simulated)
     app.add_api_websocket_route("/ws/balances", balances)
+    app.mount("/feedback", pbmon.feedback_app)
     app.add_api_route("/healthz", healthz, methods=["GET"])
+    app.add_middleware(people.Plans)
     app.add_exception_handler(RequestValidationError, _invalid)
     return app
 

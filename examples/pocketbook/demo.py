@@ -2,9 +2,9 @@
 
     python -m examples.pocketbook.demo [--seconds 20] [--report demo-report.html] [--open]
 
-Every figure comes from what the app exported to a receiver in this process; the load generator's
-own counts only check it. Needs nothing but Python: the database is an SQLite file in a temporary
-directory, unless DATABASE_URL names another.
+Every figure comes from what the app exported to a receiver in this process, and from its store of
+events; the load generator's own counts only check it. Needs nothing but Python: the database is an
+SQLite file in a temporary directory, unless DATABASE_URL names another.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 import webbrowser
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -25,12 +26,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from examples.pocketbook import checks, database, page, schema, terminal
+from examples.pocketbook.books import Sent
+from examples.pocketbook.business import Business, from_json
 from examples.pocketbook.checks import Check
 from examples.pocketbook.page import Run
 from examples.pocketbook.receiver import Forwarder, Receiver
-from examples.pocketbook.server import Server, StartError, environment
+from examples.pocketbook.server import Server, StartError, environment, run_module
 from examples.pocketbook.summary import Summary, summarise
-from examples.pocketbook.traffic import Sent, Traffic
+from examples.pocketbook.traffic import Traffic
 
 REPORT = "demo-report.html"
 INTERRUPTED = 130
@@ -40,6 +43,7 @@ NOT_STARTED = 2
 
 class Outcome(NamedTuple):
     summary: Summary
+    business: Business
     checks: list[Check]
     run: Run
 
@@ -49,7 +53,7 @@ def main(arguments: list[str] | None = None, console: Console | None = None) -> 
     console = console or Console()
     try:
         outcome = run(options.seconds, console)
-        terminal.show(console, outcome.summary, outcome.checks)
+        terminal.show(console, outcome.summary, outcome.business, outcome.checks)
         options.report.write_text(page.render(*outcome), encoding="utf-8")
     except KeyboardInterrupt:
         console.print("\nStopped.")
@@ -88,23 +92,24 @@ def run(seconds: float, console: Console) -> Outcome:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pocketbook-")))
         receiver = stack.enter_context(Receiver(forwarder))
         url = os.environ.get("DATABASE_URL") or f"sqlite:///{directory / 'demo.sqlite3'}"
-        _prepare(url)
+        env = environment(receiver.endpoint, url, directory / "state")
         with console.status("Starting uvicorn under opentelemetry-instrument …"):
-            server = stack.enter_context(Server(environment(receiver.endpoint, url)))
+            _prepare(url, env)
+            server = stack.enter_context(Server(env))
         console.print(f"Traffic for {seconds:g} s …", highlight=False)
         sent = _drive(server.url, seconds, console)
         with console.status("Stopping the app; what it still holds arrives now …"):
             server.stop()
+            business = _settle(env)
             forwarder.close()
         summary = summarise(receiver.telemetry)
-    compared = checks.compare(sent, summary, probes=1)
+    compared = checks.compare(sent, summary, business, probes=1)
     system = "PostgreSQL" if url.startswith("postgres") else "SQLite"
-    return Outcome(summary, compared, Run(started, seconds, system, forwarder.describe()))
+    return Outcome(summary, business, compared, Run(started, seconds, system, forwarder.describe()))
 
 
-def _prepare(url: str) -> None:
-    """Make the tables before the app runs, as deployments do: pbmon asks for the active users as
-    soon as it starts, and after a failure only a minute later."""
+def _prepare(url: str, env: Mapping[str, str]) -> None:
+    """Make the tables before the app runs, its own and pbmon's, as deployments do."""
     try:
         opened = database.connect({"DATABASE_URL": url})
         try:
@@ -113,6 +118,16 @@ def _prepare(url: str) -> None:
             opened.close()
     except Exception as error:  # whatever a driver raises
         raise StartError(f"the database can't be used: {error}") from None
+    run_module(env, "pbmon.cli", "store", "upgrade")
+
+
+def _settle(env: Mapping[str, str]) -> Business:
+    """What the app could not store within the time that its end may take, and yesterday's users if
+    it had no time for them either; then what the store says."""
+    run_module(env, "pbmon.cli", "run", "users")
+    run_module(env, "pbmon.cli", "worker", "--once")
+    silent = {f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "METRICS", "LOGS")}
+    return from_json(run_module({**env, **silent}, "examples.pocketbook.business"))
 
 
 def _drive(url: str, seconds: float, console: Console) -> Sent:

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
+import pbmon
 from examples.pocketbook.database import Database, read_time
-from examples.pocketbook.money import to_major
+from examples.pocketbook.money import to_major, to_minor
 from examples.pocketbook.schema import ADD_TRANSACTION
 
 EXPORT_ROWS = 5_000
@@ -23,16 +24,22 @@ ORDER BY created_at DESC, id
 LIMIT :limit OFFSET :offset
 """
 _ONE = f"SELECT {_TRANSACTION} FROM transactions WHERE id = :id"
+_RETURNED = """
+UPDATE transactions SET returned_minor = returned_minor + :minor
+WHERE id = :id AND status = 'completed' AND returned_minor + :minor <= amount_minor
+"""
 _SEEN = "UPDATE users SET last_seen = :now WHERE id = :user_id"
-_USERS = "SELECT id, name, country, last_seen FROM users ORDER BY id LIMIT :limit OFFSET :offset"
-_USER = "SELECT id, name, country, last_seen FROM users WHERE id = :user_id"
+_USERS = (
+    "SELECT id, name, country, plan, last_seen FROM users ORDER BY id LIMIT :limit OFFSET :offset"
+)
+_USER = "SELECT id, name, country, plan, last_seen FROM users WHERE id = :user_id"
 _BALANCES = """
-SELECT currency, sum(amount_minor) FROM transactions
+SELECT currency, sum(amount_minor - returned_minor) FROM transactions
 WHERE user_id = :user_id AND status = 'completed'
 GROUP BY currency ORDER BY currency
 """
 _BY_CURRENCY = """
-SELECT currency, count(*), sum(amount_minor) FROM transactions
+SELECT currency, count(*), sum(amount_minor - returned_minor) FROM transactions
 WHERE created_at >= :since AND status = 'completed'
 GROUP BY currency ORDER BY currency
 """
@@ -61,6 +68,7 @@ class User:
     id: int
     name: str
     country: str
+    plan: str
     last_seen: datetime
 
 
@@ -104,21 +112,69 @@ class Ledger:
     def add(self, user_id: int, amount_minor: int, **fields: str) -> Transaction | None:
         """Write a transaction and note that its user was here. None: there is no such user.
 
+        pbmon hears of it in the same transaction: if, and only if, that commits.
         fields: currency, status, merchant, category.
         """
         now = datetime.now(timezone.utc)
-        values = {"id": f"txn_{uuid.uuid4().hex}", "user_id": user_id, **fields}
+        made = Transaction(
+            id=f"txn_{uuid.uuid4().hex}",
+            user_id=user_id,
+            amount=to_major(amount_minor, fields["currency"]),
+            created_at=now,
+            **fields,
+        )
+        values = {"id": made.id, "user_id": user_id, "created_at": now, **fields}
         with self._database.transaction() as cursor:
             cursor.execute(*self._database.statement(_SEEN, now=now, user_id=user_id))
             if cursor.rowcount == 0:
                 return None
             cursor.execute(
-                *self._database.statement(
-                    ADD_TRANSACTION, amount_minor=amount_minor, created_at=now, **values
-                )
+                *self._database.statement(ADD_TRANSACTION, amount_minor=amount_minor, **values)
             )
-        amount = to_major(amount_minor, fields["currency"])
-        return Transaction(amount=amount, created_at=now, **values)  # type: ignore[arg-type]
+            with pbmon.outbox(cursor.connection):
+                pbmon.track_revenue(
+                    made.amount,
+                    made.currency,
+                    transaction_id=made.id,
+                    status=made.status,
+                    user_id=user_id,
+                )
+                pbmon.track("transaction_created", {"category": made.category}, user_id=user_id)
+        return made
+
+    def refund(self, charge: Transaction, amount: Decimal) -> str | None:
+        """Give back a part of a completed transaction, or all; the refund's id. None: it has not
+        that much left."""
+        refund_id = f"ref_{uuid.uuid4().hex}"
+        with self._database.transaction() as cursor:
+            if not self._give_back(cursor, charge, amount):
+                return None
+            with pbmon.outbox(cursor.connection):
+                pbmon.track_refund(
+                    amount, charge.currency, transaction_id=charge.id, refund_id=refund_id
+                )
+        return refund_id
+
+    def charge_back(self, charge: Transaction) -> str | None:
+        """The bank took all of it back, by the owner's wish; the chargeback's id. None: there is
+        nothing to take."""
+        chargeback_id = f"cbk_{uuid.uuid4().hex}"
+        with self._database.transaction() as cursor:
+            if not self._give_back(cursor, charge, charge.amount):
+                return None
+            with pbmon.outbox(cursor.connection):
+                pbmon.track_chargeback(
+                    charge.amount,
+                    charge.currency,
+                    transaction_id=charge.id,
+                    chargeback_id=chargeback_id,
+                )
+        return chargeback_id
+
+    def _give_back(self, cursor: Any, charge: Transaction, amount: Decimal) -> bool:
+        minor = to_minor(amount, charge.currency)
+        cursor.execute(*self._database.statement(_RETURNED, id=charge.id, minor=minor))
+        return bool(cursor.rowcount)
 
     def users(self, *, limit: int, offset: int) -> list[User]:
         with self._database.transaction() as cursor:
@@ -164,5 +220,5 @@ def _transaction(row: tuple[Any, ...]) -> Transaction:
 
 
 def _user(row: tuple[Any, ...]) -> User:
-    id_, name, country, last_seen = row
-    return User(id_, name, country, read_time(last_seen))
+    id_, name, country, plan, last_seen = row
+    return User(id_, name, country, plan, read_time(last_seen))

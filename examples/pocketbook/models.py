@@ -6,7 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 Currency = Literal["USD", "EUR", "GBP", "CHF", "JPY", "KWD"]
 Status = Literal["pending", "completed", "failed", "cancelled"]
@@ -24,20 +24,52 @@ def _printable(text: str) -> str:
 
 
 PlainText = Annotated[str, Field(max_length=80), AfterValidator(_printable)]
+Amount = Annotated[str, Field(pattern=r"^[0-9]{1,12}(\.[0-9]{1,3})?$")]
 UserId = Annotated[StrictInt, Field(ge=1, le=MAX_ID)]
 
 
 class NewTransaction(BaseModel):
-    """amount is text, so that no JSON reader on the way makes a float of it."""
+    """The amount is text, so that no JSON reader on the way makes a float of it."""
 
     model_config = ConfigDict(extra="forbid")
 
     user_id: UserId
-    amount: Annotated[str, Field(pattern=r"^[0-9]{1,12}(\.[0-9]{1,3})?$")]
+    amount: Amount
     currency: Currency
     merchant: Annotated[PlainText, Field(min_length=1)]
     category: Category
     status: Status = "completed"
+
+
+class NewRefund(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    amount: Amount
+
+
+class NewFee(BaseModel):
+    """What somebody else keeps of the revenue, as a statement of theirs says."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    statement: Annotated[PlainText, Field(min_length=1)]
+    amount: Amount
+    currency: Currency
+
+
+class Decision(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    granted: StrictBool
+
+
+class ReturnOut(BaseModel):
+    """What went back of a transaction."""
+
+    id: str
+    transaction_id: str
+    amount: Decimal
+    currency: str
 
 
 class TransactionOut(BaseModel):
@@ -64,6 +96,7 @@ class UserOut(BaseModel):
     id: int
     name: str
     country: str
+    plan: str
     last_seen: datetime
 
 
@@ -86,6 +119,7 @@ class ExportRequest(BaseModel):
 class DashboardOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
+    layout: str
     days: int
     active_users: int
     revenue: dict[str, Decimal]

@@ -9,6 +9,7 @@ from datetime import datetime
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from examples.pocketbook import wording
+from examples.pocketbook.business import Business
 from examples.pocketbook.checks import Check
 from examples.pocketbook.summary import Route, Second, Summary
 
@@ -79,7 +80,7 @@ def columns(seconds: list[Second]) -> list[Column]:
     ]
 
 
-def render(summary: Summary, checks: list[Check], run: Run) -> str:
+def render(summary: Summary, business: Business, checks: list[Check], run: Run) -> str:
     environment = Environment(
         loader=PackageLoader("examples.pocketbook", ""),
         autoescape=True,
@@ -92,6 +93,8 @@ def render(summary: Summary, checks: list[Check], run: Run) -> str:
     uses = [sum(actions.values()) for actions in summary.features.values()]
     return environment.get_template(TEMPLATE).render(
         summary=summary,
+        business=business,
+        who={feature.name: feature for feature in business.features},
         checks=checks,
         run=run,
         scale=scale(summary.routes),
@@ -101,6 +104,8 @@ def render(summary: Summary, checks: list[Check], run: Run) -> str:
         most_used=max(uses, default=0) or 1,
         money=wording.money,
         promise=wording.promise,
-        windows=wording.WINDOWS,
+        people=wording.people,
+        nps=wording.nps,
+        transaction=wording.transaction,
         over=sum(not all(limit.kept for limit in limits) for _, limits in summary.budgets),
     )

@@ -10,19 +10,21 @@ from examples.pocketbook.database import Database
 from examples.pocketbook.money import PLACES
 
 MARKER = "pocketbook_schema"
+VERSION = 2
 USERS = 48
 TRANSACTIONS = 400
 CATEGORIES = ("groceries", "rent", "travel", "salary", "utilities", "leisure")
 
 _TABLES = (
     "CREATE TABLE pocketbook_schema (version INTEGER PRIMARY KEY)",
-    "INSERT INTO pocketbook_schema (version) VALUES (1)",
+    f"INSERT INTO pocketbook_schema (version) VALUES ({VERSION})",
     """
     CREATE TABLE users (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL,
         email TEXT NOT NULL UNIQUE,
         country TEXT NOT NULL,
+        plan TEXT NOT NULL,
         created_at {time_type} NOT NULL,
         last_seen {time_type} NOT NULL
     )
@@ -33,6 +35,7 @@ _TABLES = (
         id TEXT PRIMARY KEY,
         user_id INTEGER NOT NULL REFERENCES users (id),
         amount_minor BIGINT NOT NULL CHECK (amount_minor > 0),
+        returned_minor BIGINT NOT NULL DEFAULT 0 CHECK (returned_minor BETWEEN 0 AND amount_minor),
         currency TEXT NOT NULL,
         status TEXT NOT NULL,
         merchant TEXT NOT NULL,
@@ -44,8 +47,8 @@ _TABLES = (
     "CREATE INDEX transactions_user ON transactions (user_id)",
 )
 _ADD_USER = """
-INSERT INTO users (id, name, email, country, created_at, last_seen)
-VALUES (:id, :name, :email, :country, :created_at, :last_seen)
+INSERT INTO users (id, name, email, country, plan, created_at, last_seen)
+VALUES (:id, :name, :email, :country, :plan, :created_at, :last_seen)
 """
 ADD_TRANSACTION = """
 INSERT INTO transactions
@@ -71,6 +74,12 @@ def prepare(database: Database) -> None:
         cursor.execute(database.table_names)
         present = {name for (name,) in cursor.fetchall()}
         if MARKER in present:
+            cursor.execute(f"SELECT version FROM {MARKER}")
+            if cursor.fetchone() != (VERSION,):
+                raise SchemaError(
+                    "the tables are those of another version of Pocketbook; let DATABASE_URL name "
+                    "an empty database"
+                )
             return
         if taken := present & {"users", "transactions"}:
             raise SchemaError(
@@ -100,7 +109,9 @@ def _user(number: int, now: datetime) -> dict[str, Any]:
         "name": f"{first} {last}",
         "email": f"{first}.{last}@pocketbook.example".lower(),
         "country": _COUNTRIES[number % len(_COUNTRIES)],
-        "created_at": now - timedelta(days=400 - number),
+        "plan": "pro" if number % 3 == 0 else "free",
+        # The first three came yesterday, the others since then and a year ago.
+        "created_at": now - timedelta(days=max(1, 8 * (number - 3))),
         # Some came today, most within the month, the last ones not for longer.
         "last_seen": now - timedelta(minutes=20 * number * number),
     }

@@ -34,7 +34,10 @@ class StartError(RuntimeError):
 
 
 def environment(
-    otlp_endpoint: str, database_url: str, environ: Mapping[str, str] = os.environ
+    otlp_endpoint: str,
+    database_url: str,
+    state_directory: Path,
+    environ: Mapping[str, str] = os.environ,
 ) -> dict[str, str]:
     """The app's variables. The caller's OTEL_* and PBMON_* would change what is measured, so
     only the resource's attributes are taken over; their endpoint is the Forwarder's business."""
@@ -52,12 +55,30 @@ def environment(
         "DATABASE_URL": database_url,
         "POCKETBOOK_DEMO": "1",
         "PBMON_CONFIG": str(CONFIG),
+        "PBMON_STATE_DIR": str(state_directory),
         "OTEL_SERVICE_NAME": "pocketbook",
         "OTEL_EXPORTER_OTLP_ENDPOINT": otlp_endpoint,
         "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
         "OTEL_METRIC_EXPORT_INTERVAL": "2000",
         "OTEL_BSP_SCHEDULE_DELAY": "500",
     }
+
+
+def run_module(env: Mapping[str, str], *arguments: str) -> str:
+    """`python -m …` beside the app, with its variables; what it printed. Raises StartError."""
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        raise StartError(f"{' '.join(arguments)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
+    return done.stdout
 
 
 class Server:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from examples.pocketbook.books import Amounts
 from examples.pocketbook.money import PLACES
 from examples.pocketbook.telemetry import Series, Span, Telemetry, attribute
 from pbmon import catalog
@@ -119,11 +120,14 @@ class Summary:
     queries: int
     query_p95_s: float
     slow_queries: list[SlowQuery]
-    revenue: dict[str, Decimal]
-    transactions: dict[str, int]
+    revenue: dict[str, Amounts]
+    """In the base currency."""
+    transactions: dict[tuple[str, str], int]
+    """By kind and status."""
     features: dict[str, dict[str, int]]
+    exposures: int
+    answers: int
     errors: list[Error]
-    active_users: dict[str, int]
     websockets: list[WebSockets]
     seconds: list[Second] = field(default_factory=list)
     counted: int = 0
@@ -165,13 +169,14 @@ def summarise(telemetry: Telemetry) -> Summary:
         query_p95_s=percentile(sorted(span.duration_s for span in queries), 0.95),
         slow_queries=_slow_queries(queries),
         revenue=_revenue(telemetry),
-        transactions=_counts(telemetry, catalog.TRANSACTIONS, catalog.TRANSACTION_STATUS),
+        transactions=_transactions(telemetry),
         features=_features(telemetry),
+        exposures=_count(telemetry, catalog.EXPOSURES),
+        answers=_count(telemetry, catalog.FEEDBACK_RESPONSES),
         errors=_errors(requests, queries),
-        active_users=_by(telemetry.latest(catalog.USERS_ACTIVE), catalog.WINDOW),
         websockets=_websockets(spans, telemetry),
         seconds=_seconds(requests),
-        counted=int(sum(telemetry.totals(catalog.REQUEST_DURATION).values())),
+        counted=_count(telemetry, catalog.REQUEST_DURATION),
     )
 
 
@@ -297,28 +302,38 @@ def _errors(requests: Iterable[Span], queries: Iterable[Span]) -> list[Error]:
 # --- business -----------------------------------------------------------------------------------
 
 
-def _revenue(telemetry: Telemetry) -> dict[str, Decimal]:
+def _revenue(telemetry: Telemetry) -> dict[str, Amounts]:
     """Currency → major units. The metric's float is within half a minor unit of the truth."""
-    found: dict[str, Decimal] = {}
-    for series, value in telemetry.totals(catalog.REVENUE).items():
-        currency = str(attribute(series, catalog.CURRENCY))
-        smallest = Decimal(1).scaleb(-PLACES.get(currency, 2))
-        found[currency] = Decimal(repr(value)).quantize(smallest)
+    found: dict[str, Amounts] = defaultdict(Amounts)
+    for metric, field_ in ((catalog.REVENUE, "gross"), (catalog.REFUNDS, "returned")):
+        for series, value in telemetry.totals(metric).items():
+            currency = str(attribute(series, catalog.CURRENCY))
+            smallest = Decimal(1).scaleb(-PLACES.get(currency, 2))
+            setattr(found[currency], field_, Decimal(repr(value)).quantize(smallest))
     return dict(sorted(found.items()))
 
 
+def _transactions(telemetry: Telemetry) -> dict[tuple[str, str], int]:
+    """What there is none of is left out."""
+    names = (catalog.TRANSACTION_KIND, catalog.TRANSACTION_STATUS)
+    found: Counter[tuple[str, str]] = Counter()
+    for series, value in telemetry.totals(catalog.TRANSACTIONS).items():
+        kind, status = (str(attribute(series, name)) for name in names)
+        found[kind, status] += int(value)
+    return {key: count for key, count in sorted(found.items()) if count}
+
+
 def _features(telemetry: Telemetry) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = defaultdict(dict)
-    for series, value in telemetry.totals(catalog.FEATURE_USAGE).items():
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for series, value in telemetry.totals(catalog.FEATURE_USAGE).items():  # by plan as well
         name = str(attribute(series, catalog.FEATURE_NAME))
-        found[name][str(attribute(series, catalog.FEATURE_ACTION))] = int(value)
-    return dict(sorted(found.items(), key=lambda item: (-sum(item[1].values()), item[0])))
+        found[name][str(attribute(series, catalog.FEATURE_ACTION))] += int(value)
+    ordered = sorted(found.items(), key=lambda item: (-sum(item[1].values()), item[0]))
+    return {name: {a: n for a, n in actions.items() if n} for name, actions in ordered}
 
 
-def _counts(
-    telemetry: Telemetry, metric: catalog.Metric, name: catalog.Attribute
-) -> dict[str, int]:
-    return _by(telemetry.totals(metric), name)
+def _count(telemetry: Telemetry, metric: catalog.Metric) -> int:
+    return int(sum(telemetry.totals(metric).values()))
 
 
 def _by(values: dict[Series, float], name: catalog.Attribute) -> dict[str, int]:

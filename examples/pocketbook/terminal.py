@@ -10,9 +10,20 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from examples.pocketbook.books import Amounts
+from examples.pocketbook.business import Business
 from examples.pocketbook.checks import Check
 from examples.pocketbook.summary import Limit, Route, Summary
-from examples.pocketbook.wording import WINDOWS, duration, error_type, money, promise, share
+from examples.pocketbook.wording import (
+    duration,
+    error_type,
+    money,
+    nps,
+    people,
+    promise,
+    share,
+    transaction,
+)
 
 # A line under the heads and nothing between the columns.
 _RULE = box.Box("    \n    \n ── \n    \n    \n    \n    \n    \n")
@@ -24,14 +35,15 @@ _STATES = {
 }
 
 
-def show(console: Console, summary: Summary, checks: list[Check]) -> None:
+def show(console: Console, summary: Summary, business: Business, checks: list[Check]) -> None:
     parts: list[RenderableType] = [
         _headline(summary),
         _routes(summary.routes),
         _budgets(summary.budgets),
         _slow_queries(summary),
         _errors(summary),
-        Columns([_revenue(summary), _features(summary), _users(summary)], padding=(1, 3)),
+        Columns([_revenue(business), _people(business)], padding=(1, 3)),
+        Columns([_features(summary, business), _experiment(business)], padding=(1, 3)),
         _also(summary),
         _verdict(checks),
     ]
@@ -129,31 +141,52 @@ def _errors(summary: Summary) -> Table:
     return table
 
 
-def _revenue(summary: Summary) -> Table:
-    table = _table("Revenue", "currency", "amount", right=("amount",))
-    for currency, amount in summary.revenue.items():
-        table.add_row(Text(currency), money(amount, currency))
+def _revenue(business: Business) -> Table:
+    numbers = ("taken", "given back", "net")
+    table = _table("Revenue", "currency", *numbers, right=numbers)
+
+    def add(name: str, currency: str, sums: Amounts, style: str = "") -> None:
+        amounts = (sums.gross, sums.returned, sums.gross - sums.returned)
+        shown = (Text(money(amount, currency)) for amount in amounts)
+        table.add_row(Text(name), *shown, style=style)
+
+    for currency, sums in business.by_currency.items():
+        add(currency, currency, sums)
+    add(f"all in {business.currency}", business.currency, business.revenue, "bold")
     return table
 
 
-def _features(summary: Summary) -> Table:
+def _features(summary: Summary, business: Business) -> Table:
     numbers = ("viewed", "clicked", "completed")
-    table = _table("Features", "feature", *numbers, right=numbers)
+    table = _table("Features", "feature", *numbers, "people", right=(*numbers, "people"))
+    who = {feature.name: feature.people for feature in business.features}
     for name, actions in summary.features.items():
-        table.add_row(Text(name), *(_count(actions.get(action, 0)) for action in numbers))
+        uses = (_count(actions.get(action, 0)) for action in numbers)
+        table.add_row(Text(name), *uses, people(who.get(name)))
     return table
 
 
-def _users(summary: Summary) -> Table:
-    table = _table("Active users", "in the last", "users", right=("users",))
-    for window, words in WINDOWS.items():
-        if window in summary.active_users:
-            table.add_row(words, f"{summary.active_users[window]:,}")
+def _experiment(business: Business) -> Table:
+    numbers = ("people", "converted")
+    table = _table("Experiment", business.experiment, *numbers, right=numbers)
+    for variant in business.variants:
+        table.add_row(Text(variant.name), people(variant.people), people(variant.converted))
+    return table
+
+
+def _people(business: Business) -> Table:
+    table = _table("People", "who", "number", right=("number",))
+    table.add_row("active today", people(business.active))
+    table.add_row("registered", people(business.registered))
+    table.add_row("new yesterday", "–" if business.new is None else f"{business.new:,}")
+    table.add_row("NPS", nps(business.nps))
     return table
 
 
 def _also(summary: Summary) -> Text:
-    states = ", ".join(f"{count:,} {name}" for name, count in summary.transactions.items())
+    states = ", ".join(
+        f"{count:,} {transaction(*key)}" for key, count in summary.transactions.items()
+    )
     lines = [f"Transactions: {states or 'none'}"]
     lines += [
         f"WebSockets on {found.route}: {found.sessions:,}, longest {duration(found.longest_s)}, "
@@ -173,7 +206,7 @@ def _verdict(checks: list[Check]) -> Group:
     return Group(
         Text(
             f"✓ sent {first.sent} requests, telemetry shows {first.shown}; "
-            f"{len(checks) - 1} more figures match (WebSockets, features, sales …)",
+            f"{len(checks) - 1} more figures match (money, people, features, experiment, NPS …)",
             "green",
         )
     )

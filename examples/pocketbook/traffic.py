@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
-from decimal import Decimal
+from dataclasses import replace
 from typing import Any
 
 import httpx
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from examples.pocketbook.money import PLACES, to_major
+from examples.pocketbook import people
+from examples.pocketbook.books import Call, Money, Sent
+from examples.pocketbook.money import PLACES, to_major, to_minor
 from examples.pocketbook.schema import CATEGORIES, USERS
 from examples.pocketbook.simulation import HEADER
 
@@ -25,71 +25,75 @@ AT_ONCE = 40
 WATCHERS = 4
 TIMEOUT_S = 15.0
 
-Feature = tuple[str, str]
+DASHBOARD = "/api/analytics/dashboard"
 
 
-@dataclass(frozen=True)
-class Call:
-    """One request, and what it means for the business if it succeeds."""
-
-    method: str
-    path: str
-    params: dict[str, Any] = field(default_factory=dict)
-    body: dict[str, Any] | None = None
-    simulate: str | None = None
-    revenue: tuple[str, Decimal] | None = None
-    features: tuple[Feature, ...] = ()
-
-
-@dataclass
-class Sent:
-    """The load generator's own books, with which the telemetry is compared."""
-
-    requests: int = 0
-    websockets: int = 0
-    lost: int = 0
-    """Requests and WebSockets without an answer: nobody knows whether the app has seen them."""
-    statuses: Counter[int] = field(default_factory=Counter)
-    revenue: dict[str, Decimal] = field(default_factory=dict)
-    features: Counter[Feature] = field(default_factory=Counter)
-
-    def add(self, call: Call, status: int) -> None:
-        self.requests += 1
-        self.statuses[status] += 1
-        if status >= 400:
-            return
-        self.features.update(call.features)
-        if call.revenue is not None:
-            currency, amount = call.revenue
-            self.revenue[currency] = self.revenue.get(currency, Decimal(0)) + amount
-
-
-def _sale(chance: random.Random) -> Call:
+def _sale(chance: random.Random, status: str | None = None) -> Call:
     currency = chance.choices(tuple(PLACES), (8, 6, 4, 2, 2, 1))[0]
     amount = to_major(chance.randint(150, 25_000), currency)
-    status = chance.choices(("completed", "pending", "failed"), (88, 8, 4))[0]
+    status = status or chance.choices(("completed", "pending", "failed"), (88, 8, 4))[0]
+    user_id = chance.randint(1, USERS)
     body = {
-        "user_id": chance.randint(1, USERS),
+        "user_id": user_id,
         "amount": str(amount),
         "currency": currency,
         "merchant": chance.choice(("Corner Market", "Northline Rail", "Harbour Books")),
         "category": chance.choice(CATEGORIES),
         "status": status,
     }
-    revenue = (currency, amount) if status == "completed" else None
-    return Call("POST", "/api/transactions", body=body, revenue=revenue)
+    charge = Money("charge", currency, amount, status)
+    return Call("POST", "/api/transactions", body=body, money=charge, user_id=user_id)
+
+
+def _refunded_sale(chance: random.Random) -> Call:
+    """Of which a part goes back."""
+    sale = _sale(chance, "completed")
+    assert sale.money is not None
+    part = to_major(to_minor(sale.money.amount, sale.money.currency) // 3, sale.money.currency)
+    refund = replace(sale.money, kind="refund", amount=part, charge=sale.money.amount)
+    body = {"amount": str(part)}
+    then = Call("POST", "/api/transactions/{id}/refunds", body=body, money=refund)
+    return replace(sale, then=then)
+
+
+def _disputed_sale(chance: random.Random) -> Call:
+    sale = _sale(chance, "completed")
+    assert sale.money is not None
+    back = replace(sale.money, kind="chargeback", charge=sale.money.amount)
+    then = Call("POST", "/api/transactions/{id}/chargeback", money=back)
+    return replace(sale, then=then)
+
+
+def _fee(chance: random.Random) -> Call:
+    amount = to_major(chance.randint(10, 90), "EUR")
+    body = {
+        "statement": f"fees-{chance.getrandbits(64):016x}",
+        "amount": str(amount),
+        "currency": "EUR",
+    }
+    return Call("POST", "/api/fees", body=body, money=Money("adjustment", "EUR", -amount))
+
+
+def _answer(chance: random.Random) -> Call:
+    score = chance.choices(range(11), (1, 0, 1, 1, 1, 2, 2, 5, 8, 12, 9))[0]
+    body = {"survey": "nps", "score": score, "feedbackId": f"{chance.getrandbits(64):016x}"}
+    if score < 5:
+        body["comment"] = "The export took for ever. Write to me: bo@pocketbook.example"
+    return Call("POST", "/feedback/", body=body, user_id=chance.randint(1, USERS), score=score)
 
 
 def _export(chance: random.Random, simulate: str | None = None) -> Call:
     body = {"format": chance.choice(("csv", "json")), "currency": chance.choice(tuple(PLACES))}
     used = (("data_export", "clicked"), ("data_export", "completed"))
-    return Call("POST", "/api/export", body=body, features=used, simulate=simulate)
+    user_id = chance.randint(1, USERS)
+    return Call("POST", "/api/export", body=body, features=used, simulate=simulate, user_id=user_id)
 
 
 def _dashboard(chance: random.Random, simulate: str | None = None) -> Call:
     days = {"days": chance.choice((7, 30, 90))}
     used = (("analytics_dashboard", "viewed"),)
-    return Call("GET", "/api/analytics/dashboard", days, simulate=simulate, features=used)
+    user_id = chance.randint(1, USERS)
+    return Call("GET", DASHBOARD, days, simulate=simulate, features=used, user_id=user_id)
 
 
 def _list(chance: random.Random, simulate: str | None = None) -> Call:
@@ -100,7 +104,8 @@ def _list(chance: random.Random, simulate: str | None = None) -> Call:
 def _search(chance: random.Random) -> Call:
     params = {"q": chance.choice(("market", "rail", "books", "100%"))}
     used = (("transaction_search", "completed"),)
-    return Call("GET", "/api/transactions", params, features=used)
+    user_id = chance.randint(1, USERS)
+    return Call("GET", "/api/transactions", params, features=used, user_id=user_id)
 
 
 def _users(chance: random.Random, simulate: str | None = None) -> Call:
@@ -115,8 +120,12 @@ def _slow(low: float, high: float, chance: random.Random) -> str:
 MIX: tuple[tuple[float, Callable[[random.Random], Call]], ...] = (
     (26, _list),
     (6, _search),
-    (22, _sale),
-    (14, _users),
+    (19, _sale),
+    (2.5, _refunded_sale),
+    (0.4, _disputed_sale),
+    (0.4, _fee),
+    (5, _answer),
+    (10, _users),
     (10, lambda c: Call("GET", f"/api/users/{c.randint(1, USERS)}")),
     (6, _dashboard),
     (5, _export),
@@ -140,7 +149,7 @@ class Traffic:
     """Drives the app for a while. The same seed gives the same requests in the same order."""
 
     def __init__(self, url: str, *, seconds: float, seed: int = 1) -> None:
-        self.sent = Sent()
+        self.sent = Sent(shy=USERS)
         self._url = url
         self._seconds = seconds
         self._chance = random.Random(seed)
@@ -155,18 +164,28 @@ class Traffic:
         async with httpx.AsyncClient(
             base_url=self._url, limits=limits, timeout=TIMEOUT_S, trust_env=False
         ) as client:
+            await self._refuse(client)
             over = asyncio.Event()
             self._start(*(self._watch(number, over) for number in range(WATCHERS)))
             try:
                 await self._send_all(client, end_s, progress)
                 over.set()
-                await asyncio.gather(*self._tasks)
+                awaited = 0
+                while awaited < len(self._tasks):  # one may have started another
+                    awaited = len(self._tasks)
+                    await asyncio.gather(*self._tasks)
             finally:  # after Ctrl-C, none of them may meet a closed client
                 for task in self._tasks:
                     task.cancel()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
         progress(1.0)
         return self.sent
+
+    async def _refuse(self, client: httpx.AsyncClient) -> None:
+        """One person wants nothing to be kept, before they do anything."""
+        path = f"/api/users/{self.sent.shy}/consent"
+        await self._slots.acquire()
+        await self._send(client, Call("PUT", path, body={"granted": False}))
 
     def _start(self, *works: Coroutine[Any, Any, None]) -> None:
         self._tasks += [asyncio.create_task(work) for work in works]
@@ -190,26 +209,37 @@ class Traffic:
     async def _send(self, client: httpx.AsyncClient, call: Call) -> None:
         # uvicorn closes the connection on which the app raised: it must not be used again.
         headers = {HEADER: call.simulate, "Connection": "close"} if call.simulate else {}
+        if call.user_id is not None:
+            headers[people.HEADER] = str(call.user_id)
         try:
             answer = await client.request(
                 call.method, call.path, params=call.params, json=call.body, headers=headers
             )
-            self.sent.add(call, answer.status_code)
+            given = answer.json() if answer.is_success and answer.content[:1] == b"{" else {}
+            self.sent.add(call, answer.status_code, given)
+            if call.then is not None and answer.is_success:
+                then = replace(call.then, path=call.then.path.format_map(given))
+                self._start(self._follow(client, then))
         except httpx.TransportError:
             self.sent.lost += 1
         finally:
             self._slots.release()
+
+    async def _follow(self, client: httpx.AsyncClient, call: Call) -> None:
+        await self._slots.acquire()
+        await self._send(client, call)
 
     async def _watch(self, number: int, over: asyncio.Event) -> None:
         """Someone who looks at their balances, goes away and comes back, as people do."""
         chance = random.Random(number)
         url = self._url.replace("http://", "ws://") + "/ws/balances"
         while not over.is_set():
-            user = f"{url}?user_id={chance.randint(1, USERS)}"
+            user_id = chance.randint(1, USERS)
+            user = f"{url}?user_id={user_id}"
             try:
                 async with connect(user, proxy=None, open_timeout=TIMEOUT_S) as socket:
                     self.sent.websockets += 1
-                    self.sent.features["live_balances", "viewed"] += 1
+                    self.sent.use(("live_balances", "viewed"), user_id)
                     await self._look(socket, chance, over)
             except (OSError, WebSocketException, asyncio.TimeoutError):
                 self.sent.lost += 1

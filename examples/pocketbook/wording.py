@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from examples.pocketbook.business import FEW
 from examples.pocketbook.money import PLACES
 from examples.pocketbook.summary import Limit
-
-WINDOWS = {"24h": "24 hours", "7d": "7 days", "30d": "30 days"}
 
 
 def duration(seconds: float) -> str:
@@ -20,6 +19,15 @@ def duration(seconds: float) -> str:
 
 def money(value: Decimal, currency: str) -> str:
     return f"{value:,.{PLACES.get(currency, 2)}f}"
+
+
+def people(count: int | None) -> str:
+    """As the store tells it, or would."""
+    return "not told" if count is None or count < FEW else f"{count:,}"
+
+
+def nps(figure: float | None) -> str:
+    return "not told" if figure is None else f"{figure:+.1f}"
 
 
 def share(value: float) -> str:
@@ -36,3 +44,8 @@ def promise(limit: Limit) -> str:
 def error_type(name: str) -> str:
     """An exception's class with the module it is in, without the packages around them."""
     return ".".join(name.split(".")[-2:])
+
+
+def transaction(kind: str, status: str) -> str:
+    """What several are called; only a charge has more than one status."""
+    return f"{status} charges" if kind == "charge" else f"{kind}s"

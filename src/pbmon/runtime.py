@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,7 +19,7 @@ from pbmon.growth import Cohort, FeatureAdoption, FunnelStep, UserGrowth
 from pbmon.settings import Settings
 from pbmon.surveys import FeedbackSummary, Survey
 
-Scope = dict[str, Any]
+Scope = MutableMapping[str, Any]
 """An ASGI connection scope."""
 
 RECORD = "pbmon.request"

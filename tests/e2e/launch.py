@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,16 +49,21 @@ class Running:
 
 @contextmanager
 def launched(
-    app: str, output: Path, environment: Mapping[str, str], *, launcher: bool = True
+    app: str,
+    output: Path,
+    environment: Mapping[str, str],
+    *,
+    launcher: bool = True,
+    options: Sequence[str] = (),
 ) -> Iterator[Running]:
     """`opentelemetry-instrument uvicorn app`, with no OTEL_ or PBMON_ variable but those given and
-    a fresh state directory."""
+    a fresh state directory unless they name one. options: of uvicorn."""
     scripts = Path(sys.executable).parent  # the launcher looks its command up in the PATH
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("OTEL_", "PBMON_"))}
     inherited[state.VARIABLE] = state.fresh()
     inherited["PATH"] = f"{scripts}{os.pathsep}{inherited['PATH']}"
     command = [str(scripts / "opentelemetry-instrument")] if launcher else []
-    command += [str(scripts / "uvicorn"), app, "--host", HOST, "--port", "0"]
+    command += [str(scripts / "uvicorn"), app, "--host", HOST, "--port", "0", *options]
     with output.open("wb") as sink:
         process = subprocess.Popen(
             command,

@@ -11,7 +11,8 @@ import pytest
 from starlette.websockets import WebSocketDisconnect
 
 import pbmon
-from examples.pocketbook import simulation
+from examples.pocketbook import people, simulation
+from pbmon import identity
 from tests.examples.apps import new_database, opened, rows
 
 SALE = {
@@ -47,7 +48,12 @@ def tracked(monkeypatch, url):
     def revenue(amount, currency, **details):
         calls.append(("revenue", amount, currency, details, count()))
 
+    def money(kind):
+        return lambda amount, currency, **ids: calls.append((kind, amount, currency, ids, count()))
+
     monkeypatch.setattr(pbmon, "track_revenue", revenue)
+    for kind in ("refund", "chargeback", "adjustment"):
+        monkeypatch.setattr(pbmon, f"track_{kind}", money(kind))
     monkeypatch.setattr(
         pbmon, "track_feature", lambda name, action, **more: calls.append((name, action, more))
     )
@@ -57,7 +63,7 @@ def tracked(monkeypatch, url):
 # --- transactions -------------------------------------------------------------------------------
 
 
-def test_a_sale_is_kept_to_the_minor_unit_and_tracked_after_the_commit(client, url, tracked):
+def test_a_sale_is_kept_to_the_minor_unit_and_told_before_the_commit(client, url, tracked):
     before = rows(url, "SELECT count(*) FROM transactions")[0][0]
     answer = client.post("/api/transactions", json=SALE)
     assert answer.status_code == 201
@@ -65,8 +71,8 @@ def test_a_sale_is_kept_to_the_minor_unit_and_tracked_after_the_commit(client, u
     assert (made["amount"], made["currency"], made["status"]) == ("12.50", "EUR", "completed")
     stored = rows(url, f"SELECT amount_minor FROM transactions WHERE id = '{made['id']}'")
     assert [row[0] for row in stored] == [1250]
-    details = {"transaction_id": made["id"], "status": "completed"}
-    assert tracked == [("revenue", Decimal("12.50"), "EUR", details, before + 1)]
+    details = {"transaction_id": made["id"], "status": "completed", "user_id": 3}
+    assert tracked == [("revenue", Decimal("12.50"), "EUR", details, before)]
 
 
 def test_a_sale_without_a_configured_pbmon_is_answered_all_the_same(client):
@@ -171,6 +177,55 @@ def test_an_unknown_transaction_is_404_and_a_malformed_id_422(client):
     assert client.get("/api/transactions/1' OR '1'='1").status_code == 422
 
 
+# --- what goes back -----------------------------------------------------------------------------
+
+
+def test_a_refund_leaves_the_rest_and_never_more_than_there_is(client, tracked):
+    before = client.get("/api/users/31").json()["balances"]
+    made = client.post("/api/transactions", json=SALE | {"user_id": 31, "currency": "CHF"}).json()
+    path = f"/api/transactions/{made['id']}/refunds"
+    given = client.post(path, json={"amount": "2.50"})
+    assert given.status_code == 201
+    assert given.json() | {"id": ""} == {
+        "id": "", "transaction_id": made["id"], "amount": "2.50", "currency": "CHF",
+    }  # fmt: skip
+    kind, amount, currency, ids, _ = tracked[-1]
+    assert (kind, amount, currency) == ("refund", Decimal("2.50"), "CHF")
+    assert ids == {"transaction_id": made["id"], "refund_id": given.json()["id"]}
+    told = len(tracked)
+    assert client.post(path, json={"amount": "10.01"}).status_code == 409
+    assert client.post(path, json={"amount": "0.001"}).status_code == 422
+    assert len(tracked) == told
+    assert client.post(path, json={"amount": "10.00"}).status_code == 201
+    left = Decimal(client.get("/api/users/31").json()["balances"]["CHF"])
+    assert left == Decimal(before.get("CHF", "0"))
+
+
+def test_a_chargeback_takes_everything_once(client, tracked):
+    made = client.post("/api/transactions", json=SALE).json()
+    path = f"/api/transactions/{made['id']}/chargeback"
+    taken = client.post(path)
+    assert taken.status_code == 201
+    ids = {"transaction_id": made["id"], "chargeback_id": taken.json()["id"]}
+    assert tracked[-1][:4] == ("chargeback", Decimal("12.50"), "EUR", ids)
+    assert client.post(path).status_code == 409
+
+
+def test_what_is_not_completed_can_t_go_back(client, tracked):
+    made = client.post("/api/transactions", json=SALE | {"status": "pending"}).json()
+    for path, body in (("refunds", {"amount": "1"}), ("chargeback", None)):
+        answer = client.post(f"/api/transactions/{made['id']}/{path}", json=body)
+        assert answer.status_code == 409
+    none = f"/api/transactions/txn_{0:032x}/refunds"
+    assert client.post(none, json={"amount": "1"}).status_code == 404
+
+
+def test_a_fee_is_told_as_what_it_costs(client, tracked):
+    fee = {"statement": "2026-11", "amount": "0.30", "currency": "USD"}
+    assert client.post("/api/fees", json=fee).status_code == 204
+    assert tracked[-1][:4] == ("adjustment", "-0.30", "USD", {"adjustment_id": "2026-11"})
+
+
 # --- users --------------------------------------------------------------------------------------
 
 
@@ -193,6 +248,36 @@ def test_a_user_has_balances_of_completed_transactions(client):
 @pytest.mark.parametrize(("user_id", "status"), [("4711", 404), ("0", 422), ("x", 422)])
 def test_a_user_who_is_not_there(client, user_id, status):
     assert client.get(f"/api/users/{user_id}").status_code == status
+
+
+@pytest.mark.parametrize(("granted", "wanted"), [(True, "grant"), (False, "withdraw")])
+def test_a_decision_is_passed_on(client, monkeypatch, granted, wanted):
+    decided = []
+    for name in ("grant", "withdraw"):
+        monkeypatch.setattr(
+            pbmon.consent, name, lambda user, name=name: decided.append((name, user))
+        )
+    assert client.put("/api/users/7/consent", json={"granted": granted}).status_code == 204
+    assert decided == [(wanted, 7)]
+
+
+def test_who_calls_says_of_which_plan_everything_is(client, monkeypatch):
+    seen = []
+
+    def track(*_args, **_more):
+        who = identity.current()
+        seen.append(who.segments if who is not None else None)
+
+    monkeypatch.setattr(pbmon, "track_feature", track)
+    for given in ("3", "4", "4711", "x", None):
+        headers = {people.HEADER: given} if given is not None else {}
+        client.post("/api/export", json={"format": "json"}, headers=headers)
+    assert seen[::2] == [{"plan": "pro"}, {"plan": "free"}, None, None, None]
+
+
+def test_feedback_goes_to_the_mounted_application(client):
+    # It knows of no journal here; that it answers is enough.
+    assert client.post("/feedback/", json={"score": 9}).status_code == 503
 
 
 # --- export and dashboard -----------------------------------------------------------------------

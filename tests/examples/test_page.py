@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import re
 from datetime import datetime, timezone
+from decimal import Decimal
 from html.parser import HTMLParser
 
 import pytest
 from rich.console import Console
 
 from examples.pocketbook import page, terminal
+from examples.pocketbook.books import Amounts
+from examples.pocketbook.business import Business, Feature, Variant
 from examples.pocketbook.checks import Check
 from examples.pocketbook.page import Run, Scale, columns
 from examples.pocketbook.summary import Second, summarise
@@ -34,12 +37,31 @@ def everything(text="/a"):
         export.series(metric, 2, {catalog.ROUTE: text, catalog.BUDGET_LIMIT: "max"})
     key = {catalog.ROUTE: text, catalog.BUDGET_LIMIT: "max"}
     export.series(catalog.BUDGET_THRESHOLD, 0.5, key)
-    export.series(catalog.REVENUE, 1234.5, {catalog.CURRENCY: text})
-    export.series(catalog.TRANSACTIONS, 3, {catalog.TRANSACTION_STATUS: text})
+    key = {catalog.TRANSACTION_KIND: text, catalog.TRANSACTION_STATUS: "completed"}
+    export.series(catalog.TRANSACTIONS, 3, key)
     key = {catalog.FEATURE_NAME: text, catalog.FEATURE_ACTION: "viewed"}
     export.series(catalog.FEATURE_USAGE, 4321, key)
-    export.series(catalog.USERS_ACTIVE, 27, {catalog.WINDOW: "24h"})
     return summarise(telemetry(export))
+
+
+def answers(text="/a"):
+    """What the store says, likewise."""
+    return Business(
+        currency=text,
+        revenue=Amounts(Decimal("2345.5"), Decimal("100.25")),
+        by_currency={text: Amounts(Decimal("1234.5"), Decimal(0))},
+        unconverted=0,
+        held=0,
+        active=27,
+        registered=48,
+        new=3,
+        features=[Feature(text, 26, {"free": 15, "pro": None})],
+        experiment=text,
+        variants=[Variant(text, 25, None)],
+        decision=text,
+        answers=31,
+        nps=12.34,
+    )
 
 
 class Reader(HTMLParser):
@@ -67,15 +89,20 @@ class Reader(HTMLParser):
 
 
 def test_the_page_holds_the_figures():
-    text = " ".join(" ".join(Reader(page.render(everything(), CHECKS, RUN)).text).split())
-    for figure in ("1,234.50", "4,321", "1.25 s", "250 ms", "max ≤ 500 ms", "400 ms", "27"):
+    text = " ".join(
+        " ".join(Reader(page.render(everything(), answers(), CHECKS, RUN)).text).split()
+    )
+    for figure in ("1,234.50", "2,245.25", "4,321", "1.25 s", "250 ms", "max ≤ 500 ms", "400 ms",
+                   "27", "26", "25", "not told", "+12.3"):  # fmt: skip
         assert figure in text
     for said in ("20 seconds of traffic on SQLite", "No collector.", "✗ over", "✓ yes", "✗ no"):
         assert said in text
 
 
 def test_hostile_text_stays_text():
-    html = page.render(everything(HOSTILE), CHECKS, Run(RUN.started, 20, HOSTILE, HOSTILE))
+    html = page.render(
+        everything(HOSTILE), answers(HOSTILE), CHECKS, Run(RUN.started, 20, HOSTILE, HOSTILE)
+    )
     read = Reader(html)
     assert "script" not in read.tags
     assert "".join(read.text).count(HOSTILE) >= 12
@@ -83,7 +110,7 @@ def test_hostile_text_stays_text():
 
 
 def test_the_page_needs_nothing_from_anywhere():
-    html = page.render(everything(), CHECKS, RUN)
+    html = page.render(everything(), answers(), CHECKS, RUN)
     read = Reader(html)
     assert not {"script", "link", "img", "iframe", "object"} & set(read.tags)
     names = {name for _, name, _ in read.attributes}
@@ -93,7 +120,7 @@ def test_the_page_needs_nothing_from_anywhere():
 
 
 def test_the_page_can_be_read_aloud():
-    read = Reader(page.render(everything(), CHECKS, RUN))
+    read = Reader(page.render(everything(), answers(), CHECKS, RUN))
     assert read.tags.count("h1") == 1
     assert ("html", "lang", "en") in read.attributes
     labelled = [value for _, name, value in read.attributes if name == "aria-labelledby"]
@@ -109,8 +136,8 @@ def test_the_page_can_be_read_aloud():
 
 def test_an_empty_run_has_a_page_and_a_summary():
     empty = summarise(telemetry())
-    assert "None." in page.render(empty, [], RUN)
-    assert "0 requests" in printed(empty, [Check("requests (spans)", "0", "0")])
+    assert "None." in page.render(empty, answers(), [], RUN)
+    assert "0 requests" in printed(empty, answers(), [Check("requests (spans)", "0", "0")])
 
 
 def test_positions_on_the_scale_are_those_of_the_logarithm():
@@ -128,29 +155,38 @@ def test_columns_fill_the_height_at_the_busiest_second():
 # --- terminal -----------------------------------------------------------------------------------
 
 
-def printed(summary, checks, width=100):
+def printed(summary, business, checks, width=100):
     out = io.StringIO()
-    terminal.show(Console(file=out, width=width), summary, checks)
+    terminal.show(Console(file=out, width=width), summary, business, checks)
     return out.getvalue()
 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_terminal_holds_the_figures(width):
-    text = printed(everything(), CHECKS[:1], width)
-    for figure in ("1,234.50", "4,321", "1.25 s", "250 ms", "max ≤ 500 ms", "27", "✗ over"):
+    text = printed(everything(), answers(), CHECKS[:1], width)
+    for figure in (
+        "1,234.50",
+        "4,321",
+        "1.25 s",
+        "250 ms",
+        "max ≤ 500 ms",
+        "27",
+        "+12.3",
+        "✗ over",
+    ):
         assert figure in text
     assert "sent 3 requests, telemetry shows 3" in text
     assert max(map(len, text.splitlines())) <= width
 
 
 def test_markup_in_names_is_printed_as_it_is():
-    text = printed(everything(HOSTILE), CHECKS[:1], width=400)
-    # Route, budget, statement, two errors' types (shortened) and places, currency, feature,
-    # status, WebSocket's route.
-    assert text.count("[bold red]") == 11
+    text = printed(everything(HOSTILE), answers(HOSTILE), CHECKS[:1], width=400)
+    # Route, budget, statement, two errors' types (shortened) and places, currency twice, feature,
+    # experiment, variant, kind of transaction, WebSocket's route.
+    assert text.count("[bold red]") == 13
 
 
 def test_a_difference_is_told():
-    text = printed(everything(), CHECKS)
+    text = printed(everything(), answers(), CHECKS)
     assert "does not match" in text
     assert "WebSockets: sent 1, telemetry shows 0" in text

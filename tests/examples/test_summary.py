@@ -134,39 +134,38 @@ def test_revenue_keeps_the_decimals_of_its_currency():
     export = Export()
     for currency, total in [("EUR", 1234567.1), ("JPY", 500.0), ("KWD", 0.1 + 0.2)]:
         export.series(catalog.REVENUE, total, {catalog.CURRENCY: currency})
+    export.series(catalog.REFUNDS, 0.7, {catalog.CURRENCY: "JPY"})
+    export.series(catalog.REFUNDS, 0.1 + 0.7, {catalog.CURRENCY: "KWD"})
     other = Export("two").series(catalog.REVENUE, 0.01, {catalog.CURRENCY: "EUR"})
     revenue = summarise(telemetry(export, other)).revenue
-    assert {c: str(a) for c, a in revenue.items()} == {
-        "EUR": "1234567.11",
-        "JPY": "500",
-        "KWD": "0.300",
+    assert {c: (str(sums.gross), str(sums.returned)) for c, sums in revenue.items()} == {
+        "EUR": ("1234567.11", "0"),
+        "JPY": ("500", "1"),
+        "KWD": ("0.300", "0.800"),
     }
-    assert all(isinstance(amount, Decimal) for amount in revenue.values())
+    assert all(isinstance(sums.gross, Decimal) for sums in revenue.values())
 
 
-def test_features_transactions_and_users():
+def test_features_transactions_exposures_and_answers():
     export = Export()
     for name, action, count in [("x", "viewed", 2), ("y", "clicked", 3), ("y", "completed", 1)]:
+        for plan in ("free", "pro"):
+            key = {catalog.FEATURE_NAME: name, catalog.FEATURE_ACTION: action}
+            export.series(catalog.FEATURE_USAGE, count, key | {"pbmon.segment.plan": plan})
         key = {catalog.FEATURE_NAME: name, catalog.FEATURE_ACTION: action}
         export.series(catalog.FEATURE_USAGE, count, key)
     for status, count in [("completed", 8), ("pending", 2)]:
         key = {catalog.TRANSACTION_KIND: "charge", catalog.TRANSACTION_STATUS: status}
         export.series(catalog.TRANSACTIONS, count, key)
-    export.series(catalog.USERS_ACTIVE, 30, {catalog.WINDOW: "24h"}, at=1)
-    export.series(catalog.USERS_ACTIVE, 31, {catalog.WINDOW: "24h"}, at=2)
+    for variant in ("list", "chart"):
+        export.series(catalog.EXPOSURES, 21, {catalog.FLAG_VARIANT: variant})
+    export.series(catalog.FEEDBACK_RESPONSES, 7, {catalog.SCORE: "9"}, at=1)
+    export.series(catalog.FEEDBACK_RESPONSES, 8, {catalog.SCORE: "9"}, at=2)
     summary = summarise(telemetry(export))
-    assert summary.features == {"y": {"clicked": 3, "completed": 1}, "x": {"viewed": 2}}
+    assert summary.features == {"y": {"clicked": 9, "completed": 3}, "x": {"viewed": 6}}
     assert list(summary.features) == ["y", "x"]
-    assert summary.transactions == {"completed": 8, "pending": 2}
-    assert summary.active_users == {"24h": 31}
-
-
-def test_active_users_are_not_added_up_over_processes():
-    exports = [
-        Export(name).series(catalog.USERS_ACTIVE, 30, {catalog.WINDOW: "24h"})
-        for name in ("one", "two")
-    ]
-    assert summarise(telemetry(*exports)).active_users == {"24h": 30}
+    assert summary.transactions == {("charge", "completed"): 8, ("charge", "pending"): 2}
+    assert (summary.exposures, summary.answers) == (42, 8)
 
 
 def test_websockets_are_no_requests():

@@ -6,13 +6,14 @@ import time
 
 import pytest
 
-from pbmon import settings
+from pbmon import catalog, settings
 from pbmon.store.access import open_deliveries, open_engine, open_writer
 from pbmon.worker import leader as module
 from pbmon.worker.leader import Leader
 from pbmon.worker.targets import makers
 from tests.delivery.vendors import Answer, SegmentVendor, WebhookVendor
 from tests.stack.process import wait_until
+from tests.store.money import TableOfRates, transaction
 from tests.store.test_writer import NOON, event, portion
 
 
@@ -150,6 +151,24 @@ def test_killed_after_sending_it_sends_again_under_the_same_ids(url, monkeypatch
     assert len(vendor.accepted) == 5
     assert set(vendor.arrivals.values()) == {2}
     assert state_of(url)[1:5] == (0, 0, 5, 0)
+
+
+def test_the_last_figures_have_in_them_what_waited_for_a_rate(url):
+    writer = open_writer(url, "opt-out")
+    writer.write([portion(transaction(amount=1000, currency="EUR"), source="1-a")])
+    writer.close()
+    resolved, _ = settings.resolve({})
+    made = Leader(url, resolved, [], rates=TableOfRates(EUR="1.25"))
+    read = []
+    made.publish = read.append
+    assert made.finish(time.monotonic() + 60)
+    made._close()
+    (reading,) = read
+
+    def total(metric):
+        return sum(figure.value for figure in reading.figures if figure.metric is metric)
+
+    assert (total(catalog.REVENUE), total(catalog.REVENUE_UNCONVERTED)) == (12.5, 0)
 
 
 def test_who_is_not_the_shipper_does_not_lead(url):

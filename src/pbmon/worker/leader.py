@@ -154,14 +154,14 @@ class Leader:
         self._destinations = []
 
     def _try_round(self, *, wholly: bool = True) -> None:
-        """wholly: not only the figures, which somebody waits for."""
+        """wholly: not only the figures, which somebody waits for, and what they need."""
         try:
             if self._may_lead() and self.lead():
+                self.convert()  # at the end as well: the figures are to have all that is booked
                 self.read_figures()
                 if not wholly:
                     return
                 self.do_jobs()
-                self.convert()
                 while self.deliver() and not self._stopped:
                     self.read_figures()
         except StoreError as error:
