@@ -330,7 +330,7 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PBMON_STORE_URL", f"sqlite:///{tmp_path}/store.sqlite3")
     monkeypatch.setenv("PBMON_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("PBMON_PROMETHEUS_URL", "http://127.0.0.1:1")
-    assert "store.sqlite3 is not there; it is made by the first" in told(capsys, status=2).err
+    assert "store.sqlite3 is made by the first event" in told(capsys, status=2).err
     assert not (tmp_path / "store.sqlite3").exists()
 
 

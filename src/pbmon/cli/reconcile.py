@@ -20,7 +20,7 @@ from pbmon.reports import text
 from pbmon.reports.page import Amount, Table
 from pbmon.reports.prometheus import Gained, Prometheus, PrometheusError
 from pbmon.reports.reconciliation import Day, Figure, Finding, Row, compare, compare_payments
-from pbmon.store.access import StoreError, may_be_there, open_reader
+from pbmon.store.access import open_reader
 from pbmon.telemetry.pipeline import interval_s
 
 if TYPE_CHECKING:
@@ -101,11 +101,9 @@ def _reconcile(place: Place, args: argparse.Namespace) -> int:
         return _fail(
             "set prometheus_url or [reconcile]: there is nothing to compare the store with"
         )
-    if not may_be_there(place.url):
-        raise StoreError("is not there; it is made by the first event")
     edges = [growth.start_of(day, zone) for day in (*days, days[-1] + dt.timedelta(days=1))]
     export_s = interval_s("OTEL_METRIC_EXPORT_INTERVAL", 60_000)
-    reader = open_reader(place.url, settings.timezone)
+    reader = open_reader(place.url)
     try:
         books = reader.books(edges, _tail(export_s), settings.base_currency)
         asked = _Asked(place, days, edges, now, export_s, reader, books, faults)
