@@ -328,6 +328,12 @@ TRANSACTION_STATUS = Attribute(
 WINDOW = Attribute(
     "pbmon.window", "string", "Length of the look-back.", values=("24h", "7d", "30d")
 )
+REVENUE_PART = Attribute(
+    "pbmon.revenue.part",
+    "string",
+    "gross: what `pbmon.revenue` counts. refunds: what `pbmon.refunds` counts.",
+    values=("gross", "refunds"),
+)
 CALL = Attribute("pbmon.call", "string", "Function of pbmon's API that refused its input.")
 REASON = Attribute("pbmon.reason", "string", "Why, as a short fixed word.")
 REPLACED_VALUES = Attribute(
@@ -535,6 +541,15 @@ REVENUE_UNCONVERTED = Metric(
     "{transaction}",
     "Transactions that count but wait for a rate, by their own currency.",
     (CURRENCY,),
+    of_store=True,
+)
+REVENUE_BOOKED = Metric(
+    "pbmon.revenue.booked",
+    "gauge",
+    "{currency}",
+    "What the ledger itself says was booked in the 24 hours before, in major units of the base "
+    "currency: the truth that the counters are compared with.",
+    (CURRENCY, REVENUE_PART, WINDOW),
     of_store=True,
 )
 USERS_ACTIVE = Metric(
