@@ -57,6 +57,7 @@ class Metric:
     by_segment: it also has SEGMENT of each segment that the setting `segment_metrics` names.
     of_store: its figures come from the store, by one process of all that share it, under the
     store's own identity; no process counts it.
+    daily: of the newest day that is over, and so true until the next one is.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Metric:
     stability: Stability = "pbmon"
     reasons: tuple[str, ...] = ()
     of_store: bool = False
+    daily: bool = False
     by_segment: bool = False
 
     def finite_series(self) -> list[dict[str, str | bool]]:
@@ -559,6 +561,7 @@ USERS_ACTIVE = Metric(
     "Users active within the window that ends with the newest day that is over.",
     (WINDOW,),
     of_store=True,
+    daily=True,
 )
 USERS_NEW = Metric(
     "pbmon.users.new",
@@ -566,6 +569,7 @@ USERS_NEW = Metric(
     "{user}",
     "Users who came on that day for the first time.",
     of_store=True,
+    daily=True,
 )
 USERS_CHURNED = Metric(
     "pbmon.users.churned",
@@ -573,6 +577,7 @@ USERS_CHURNED = Metric(
     "{user}",
     "Users active in the 30 days before the last 30, and not since.",
     of_store=True,
+    daily=True,
 )
 USERS_REACTIVATED = Metric(
     "pbmon.users.reactivated",
@@ -580,6 +585,7 @@ USERS_REACTIVATED = Metric(
     "{user}",
     "Users active on that day who had not been in the 30 days before, and are not new.",
     of_store=True,
+    daily=True,
 )
 USERS_REGISTERED = Metric(
     "pbmon.users.registered",
@@ -587,6 +593,7 @@ USERS_REGISTERED = Metric(
     "{user}",
     "Users there have been by the end of that day.",
     of_store=True,
+    daily=True,
 )
 USERS_RETENTION = Metric(
     "pbmon.users.retention",
@@ -594,6 +601,7 @@ USERS_RETENTION = Metric(
     "1",
     "Of the users active in the 30 days before the last 30, the share active since.",
     of_store=True,
+    daily=True,
 )
 USERS_STICKINESS = Metric(
     "pbmon.users.stickiness",
@@ -601,6 +609,7 @@ USERS_STICKINESS = Metric(
     "1",
     "Users active on that day as a share of those active in 30 days.",
     of_store=True,
+    daily=True,
 )
 REFUSED_CALLS = Metric(
     "pbmon.refused_calls",
