@@ -105,7 +105,7 @@ def _reconcile(place: Place, args: argparse.Namespace) -> int:
         raise StoreError("is not there; it is made by the first event")
     edges = [growth.start_of(day, zone) for day in (*days, days[-1] + dt.timedelta(days=1))]
     export_s = interval_s("OTEL_METRIC_EXPORT_INTERVAL", 60_000)
-    reader = open_reader(place.url, settings.timezone)
+    reader = open_reader(place.url)
     try:
         books = reader.books(edges, _tail(export_s), settings.base_currency)
         asked = _Asked(place, days, edges, now, export_s, reader, books, faults)
