@@ -1,4 +1,4 @@
-"""What the ledger says: of a period, and of all time for the metrics."""
+"""What the ledger says: of a period; of all time and of the last day for the metrics."""
 
 from __future__ import annotations
 
@@ -18,14 +18,20 @@ from sqlalchemy import (
 
 from pbmon import catalog, money
 from pbmon.runtime import Figure, Revenue, RevenueSum
-from pbmon.store import conversion
+from pbmon.store import conversion, schema
 from pbmon.store.conversion import Base
 from pbmon.store.lines import COMPLETED, HELD
-from pbmon.store.schema import HOUR
-from pbmon.store.tables import ledger_totals, revenue_totals, transaction_conflicts, transactions
+from pbmon.store.schema import DAY, HOUR
+from pbmon.store.tables import (
+    counted_totals,
+    ledger_totals,
+    revenue_totals,
+    transaction_conflicts,
+    transactions,
+)
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Table
 
 _KEYS = ("kind", "sign", "currency", "exponent")
 _SUMS = ("transactions", "amount_minor", "base_minor", "unconverted")
@@ -39,7 +45,9 @@ SIGN: ColumnElement[int] = case(
 ).label("sign")
 """Of a transaction, as Line.sign."""
 
-_SIGNS = {metric: sign for sign, metric in ((1, catalog.REVENUE), (-1, catalog.REFUNDS))}
+_SIGNS = {catalog.REVENUE: 1, catalog.REFUNDS: -1}
+_PART_SIGNS = dict(zip(catalog.REVENUE_PART.values, (1, -1), strict=True))
+_LAST_DAY = catalog.WINDOW.values[0]
 
 
 def read(connection: Connection, start: int, end: int, base_currency: str) -> Revenue:
@@ -93,13 +101,28 @@ def _of_period(start: int, end: int) -> Select[Any]:
             for since, until in ((start, first), (last, end))
             if since < until
         ]
-    whole = revenue_totals.c
-    parts = [
-        select(*(whole[name] for name in (*_KEYS, *_SUMS))).where(
-            whole.hour >= first, whole.hour < last
-        )
-    ]
-    parts += [
+    hour = revenue_totals.c.hour
+    return _together(_of_hours(revenue_totals, hour >= first, hour < last), *map(_of_rows, edges))
+
+
+def _booked_since(start: int) -> Select[Any]:
+    """What counts of what was booked from start (within) on: rows up to the next whole hour, and
+    the totals of the hours since."""
+    first = -(-start // HOUR) * HOUR
+    at = transactions.c.counted_at
+    return _together(
+        _of_hours(counted_totals, counted_totals.c.hour >= first),
+        _of_rows(and_(at >= start, at < first)),
+    )
+
+
+def _of_hours(totals: Table, *whole: ColumnElement[bool]) -> Select[Any]:
+    return select(*(totals.c[name] for name in (*_KEYS, *_SUMS))).where(*whole)
+
+
+def _of_rows(edge: ColumnElement[bool]) -> Select[Any]:
+    t = _T
+    return (
         select(
             t.kind,
             SIGN,
@@ -112,11 +135,14 @@ def _of_period(start: int, end: int) -> Select[Any]:
         )
         .where(t.counted_at.is_not(None), edge)
         .group_by(t.kind, SIGN, t.currency, t.exponent)
-        for edge in edges
-    ]
+    )
+
+
+def _together(*parts: Select[Any]) -> Select[Any]:
     rows = union_all(*parts).subquery()
     keys = [rows.c[name] for name in _KEYS]
-    return select(*keys, *(_sum(rows.c[name]) for name in _SUMS)).group_by(*keys).order_by(*keys)
+    sums = [_sum(rows.c[name]).label(name) for name in _SUMS]
+    return select(*keys, *sums).group_by(*keys).order_by(*keys)
 
 
 def _sum(column: ColumnElement[Any]) -> ColumnElement[Any]:
@@ -124,7 +150,8 @@ def _sum(column: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def figures(connection: Connection, base_currency: str = "USD") -> list[Figure]:
-    """The ledger's metrics, of a few rows of totals; each is there from the beginning on, at 0.
+    """The ledger's metrics, of totals and of the rows of less than an hour; each is there from the
+    beginning on, at 0.
 
     base_currency: of a store that has none yet.
     """
@@ -153,4 +180,23 @@ def figures(connection: Connection, base_currency: str = "USD") -> list[Figure]:
     for currency in sorted({of_base.currency, *(row.currency for row in rows)}):
         waiting = sum(row.unconverted for row in rows if row.currency == currency)
         made.append(Figure(catalog.REVENUE_UNCONVERTED, waiting, {catalog.CURRENCY.name: currency}))
-    return made
+    return made + booked(connection, of_base, schema.clock(connection))
+
+
+def booked(connection: Connection, base: Base, now: int) -> list[Figure]:
+    """What was booked in the 24 hours before now, and whatever a faster clock booked after it."""
+    found = connection.execute(_booked_since(now - DAY)).all()
+    return [
+        Figure(
+            catalog.REVENUE_BOOKED,
+            money.major_units(
+                sum(int(row.base_minor) for row in found if row.sign == sign), base.exponent
+            ),
+            {
+                catalog.CURRENCY.name: base.currency,
+                catalog.REVENUE_PART.name: part,
+                catalog.WINDOW.name: _LAST_DAY,
+            },
+        )
+        for part, sign in _PART_SIGNS.items()
+    ]
