@@ -50,11 +50,17 @@ ROWS.append(line("in the hole", "charge", 7000, "USD", START + 3 * DAY - HOUR))
 def prometheus() -> Iterator[Prometheus]:
     """With the readings of two stores, one of which has a hole of two hours before midnight: as
     leaders send them, every ten minutes since the store was made."""
-    leaders = {store_id: Shared(Resource({"service.name": "shop"})) for store_id in STORES}
+    services = {"whole": ("shop", "worker"), "holed": ("shop",)}
+    leaders = {
+        store_id: [Shared(Resource({"service.name": name})) for name in names]
+        for store_id, names in services.items()
+    }
     with started(Prometheus()) as running:
         # In the order of their times, as nothing is taken that is older than half an hour.
         for at in range(MADE_AT, START + 4 * DAY, EXPORT_S * US):
-            for store_id, leader in leaders.items():
+            for store_id, of_it in leaders.items():
+                # Services that share a store lead in turn, for eleven hours each.
+                leader = of_it[(at - MADE_AT) // (11 * HOUR) % len(of_it)]
                 if store_id == "whole" or not START + 3 * DAY - 2 * HOUR <= at < START + 3 * DAY:
                     leader.hear(Reading(store_id, MADE_AT, at, figures(at)))
                     send(running, leader.take().payload)

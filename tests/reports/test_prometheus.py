@@ -66,7 +66,8 @@ def gained(made):
 
 
 def test_the_form_is_the_one_of_the_dashboards():
-    assert queries._FORMS["store"] == prometheus.GAINED
+    form = queries._OF_STORE.replace("{end}", "").replace("{start}", "{window}")
+    assert form == prometheus.GAINED
 
 
 def test_it_asks_for_this_store_in_its_currency_a_millisecond_before_the_day_ends():
@@ -79,11 +80,13 @@ def test_it_asks_for_this_store_in_its_currency_a_millisecond_before_the_day_end
     assert {parameters["time"] for _, parameters, _ in asked} == {"1795694399.999"}
     assert {headers["Authorization"] for _, _, headers in asked} == {"Bearer t0k"}
     series = 'pbmon_revenue_total{instance="uuid-1", pbmon_currency="EUR"}'
+    store = "by (instance, pbmon_currency)"
     found = [parameters["query"] for _, parameters, _ in asked]
     assert f"sum(count_over_time({series}[86400s]))" in found
     assert (
-        f"sum(max_over_time({series}[86400s]) - (last_over_time({series}[7d] offset 86400s)"
-        f" or min_over_time({series}[86400s])))"
+        f"sum(max {store} (max_over_time({series}[86400s]))"
+        f" - (max {store} (last_over_time({series}[7d] offset 86400s))"
+        f" or min {store} (min_over_time({series}[86400s]))))"
     ) in found
     assert sum('pbmon_transaction_status="completed"' in query for query in found) == 1
     assert sum("pbmon_refunds_total" in query for query in found) == 1

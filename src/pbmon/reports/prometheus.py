@@ -18,9 +18,9 @@ _DURATIONS_S = {"y": 31_536_000, "w": 604_800, "d": 86_400, "h": 3600, "m": 60, 
 # The form for counters of a store, which are older than any Prometheus that reads them: where there
 # is no earlier value, the first one in the window is not a gain. See docs/dashboards.md.
 GAINED = (
-    "max_over_time({series}[{window}])"
-    " - (last_over_time({series}[7d] offset {window})"
-    " or min_over_time({series}[{window}]))"
+    "max {store} (max_over_time({series}[{window}]))"
+    " - (max {store} (last_over_time({series}[7d] offset {window}))"
+    " or min {store} (min_over_time({series}[{window}])))"
 )
 
 
@@ -60,7 +60,9 @@ class Prometheus:
 
         def gain(metric: Metric, *matchers: str) -> Decimal | None:
             series = f"{metric.prometheus_name}{{{', '.join((of_store, *matchers))}}}"
-            return self._number(f"sum({GAINED.format(series=series, window=window)})", at)
+            store = f"by ({', '.join(('instance', *metric.prometheus_labels()))})"
+            form = GAINED.format(store=store, series=series, window=window)
+            return self._number(f"sum({form})", at)
 
         def minor(amount: Decimal | None) -> int | None:
             return None if amount is None else round(amount.scaleb(exponent))
