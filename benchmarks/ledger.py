@@ -53,6 +53,8 @@ _GROUP = "CASE kind WHEN 'charge' THEN 1 ELSE -1 END, currency, exponent"
 _TOTALS = (
     "INSERT INTO {place}revenue_totals SELECT occurred_at / {hour} * {hour}, kind, " + _GROUP
     + ", " + _SUMS + " FROM {place}transactions GROUP BY 1, 2, 3, 4, 5",
+    "INSERT INTO {place}counted_totals SELECT counted_at / {hour} * {hour}, kind, " + _GROUP
+    + ", " + _SUMS + " FROM {place}transactions GROUP BY 1, 2, 3, 4, 5",
     "INSERT INTO {place}ledger_totals SELECT kind, status, " + _GROUP + ", " + _SUMS
     + " FROM {place}transactions GROUP BY 1, 2, 3, 4, 5",
 )  # fmt: skip

@@ -41,8 +41,8 @@ from pbmon.spool.entries import encode_event
 from pbmon.spool.ledger import Position
 from pbmon.store.access import open_engine, open_writer, upgrade
 from pbmon.store.queries import Queries
-from pbmon.store.schema import following, micros
-from pbmon.store.writer import DAY, HOUR, Portion
+from pbmon.store.schema import DAY, HOUR, following, micros
+from pbmon.store.writer import Portion
 from tests.stack.postgres import Postgres
 from tests.stack.process import wait_until
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from grafana import queries, sdk
 from grafana.sdk import common_model, model
@@ -27,10 +28,14 @@ them, also where the data source was left at Grafana's 15 s and would find one s
 EXACT_NUMBER = "locale"
 """Grafana's unit for all digits with separators: `short` would show 12,345.67 as 12.3 K."""
 
+SHARE = "percentunit"
+"""Grafana's unit for 0.25 as 25 %."""
+
 
 @dataclass(frozen=True)
 class Query:
-    """One query of a panel. legend: a text, or the attribute whose values name the series."""
+    """One query of a panel. legend: a text (`queries.legend`), or the attribute whose values name
+    the series."""
 
     expr: str
     legend: str | Attribute = ""
@@ -40,7 +45,7 @@ class Query:
 class Frame:
     """What every panel has: the question it answers, its unit and its place.
 
-    width: in columns of 24. height: in rows of 30 pixels.
+    width: in columns of 24. height: in rows of 30 pixels. no_value: what stands there without data.
     """
 
     title: str
@@ -49,33 +54,43 @@ class Frame:
     width: int
     height: int
     no_value: str = "No data"
+    decimals: int | None = None
 
 
-def stat(frame: Frame, *shown: Query) -> Panel:
-    """Big numbers, one line per series, as of the end of the dashboard's time range."""
+def stat(frame: Frame, *shown: Query, red_from: float | None = None) -> Panel:
+    """Big numbers, one line per series, as of the end of the dashboard's time range; red from a
+    value on."""
     panel = sdk.stat.Panel()
     for query in shown:
         panel.with_target(_target(query).instant())
     _frame(panel, frame)
     return (
         panel.graph_mode(common_model.BigValueGraphMode.NONE)
-        .color_mode(common_model.BigValueColorMode.NONE)
+        .color_mode(
+            common_model.BigValueColorMode.NONE
+            if red_from is None
+            else common_model.BigValueColorMode.VALUE
+        )
         .text_mode(common_model.BigValueTextMode.VALUE_AND_NAME)
         .orientation(common_model.VizOrientation.HORIZONTAL)
         .reduce_options(sdk.common.ReduceDataOptions().calcs(["lastNotNull"]))
-        .thresholds(_one_colour())
+        .thresholds(_colours(red_from))
     )
 
 
-def timeseries(frame: Frame, *shown: Query, colours: Mapping[str, str]) -> Panel:
-    """Lines over time. colours: of the series with these names."""
+def timeseries(
+    frame: Frame, *shown: Query, colours: Mapping[str, str] = MappingProxyType({}), dashed: str = ""
+) -> Panel:
+    """Lines over time. colours: of the series with these names. dashed: /pattern/ of those that are
+    drawn so."""
     panel = sdk.timeseries.Panel()
     for query in shown:
         panel.with_target(_target(query).range().interval(EXPORT_INTERVAL))
-    for name, colour in colours.items():
-        fixed = {"mode": "fixed", "fixedColor": colour}
-        panel.override_by_name(name, [model.DynamicConfigValue("color", fixed)])
+    if dashed:
+        dashes = {"fill": "dash", "dash": [8, 8]}
+        panel.override_by_regexp(dashed, [model.DynamicConfigValue("custom.lineStyle", dashes)])
     _frame(panel, frame)
+    _paint(panel, colours)
     return (
         panel.min(0)
         .line_width(1)
@@ -89,17 +104,33 @@ def timeseries(frame: Frame, *shown: Query, colours: Mapping[str, str]) -> Panel
     )
 
 
-def stacked_bars(frame: Frame, expr: str, *, row: Attribute, column: Attribute) -> Panel:
-    """One horizontal bar per value of `row`, the longest first, stacked by `column`."""
+def bars(
+    frame: Frame,
+    expr: str,
+    *,
+    row: Attribute,
+    column: Attribute,
+    stacked: bool = True,
+    by_name: bool = False,
+    colours: Mapping[str, str] = MappingProxyType({}),
+) -> Panel:
+    """A bar for each value of `row` made of those of `column`, or one beside the other.
+
+    Horizontal, the longest first; or by_name: upright in the order of their names. colours: of
+    values of `column`.
+    """
     panel = sdk.barchart.Panel()
     panel.with_target(_target(Query(expr)).instant().format(sdk.PromQueryFormat.TABLE))
-    for transformation in _matrix(row, column):
+    for transformation in _matrix(row, column, by_name=by_name):
         panel.with_transformation(transformation)
     _frame(panel, frame)
+    _paint(panel, colours)
+    upright, lying = common_model.VizOrientation.VERTICAL, common_model.VizOrientation.HORIZONTAL
+    together, apart = common_model.StackingMode.NORMAL, common_model.StackingMode.NONE
     return (
         panel.min(0)
-        .orientation(common_model.VizOrientation.HORIZONTAL)
-        .stacking(common_model.StackingMode.NORMAL)
+        .orientation(upright if by_name else lying)
+        .stacking(together if stacked else apart)
         .show_value(common_model.VisibilityMode.AUTO)
         .legend(_legend())
         .tooltip(sdk.common.VizTooltipOptions().mode(common_model.TooltipDisplayMode.MULTI))
@@ -107,15 +138,21 @@ def stacked_bars(frame: Frame, expr: str, *, row: Attribute, column: Attribute) 
 
 
 def board(
-    uid: str, title: str, description: str, panels: Sequence[Panel], metrics: Sequence[Metric]
+    uid: str,
+    title: str,
+    description: str,
+    panels: Sequence[Panel],
+    metrics: Sequence[Metric],
+    since: str = "now-24h",
 ) -> model.Dashboard:
-    """The page around the panels. metrics: the services that send them fill the variables."""
+    """The page around the panels. metrics: the services that send them fill the variables. since:
+    the beginning of its time range."""
     page = (
         sdk.dashboard.Dashboard(title)
         .uid(uid)
         .description(description)
         .tags([TAG])
-        .time("now-24h", "now")
+        .time(since, "now")
         .refresh(EXPORT_INTERVAL)
         .tooltip(model.DashboardCursorSync.CROSSHAIR)
         .link(_sibling_dashboards())
@@ -131,7 +168,7 @@ def _target(query: Query) -> sdk.prometheus.Dataquery:
     target = sdk.prometheus.Dataquery().expr(query.expr).datasource(DATASOURCE)
     legend = query.legend
     if isinstance(legend, Attribute):
-        legend = f"{{{{{queries.label(legend)}}}}}"
+        legend = queries.legend(legend)
     return target.legend_format(legend) if legend else target
 
 
@@ -139,9 +176,19 @@ def _frame(panel: Panel, frame: Frame) -> None:
     panel.title(frame.title).description(frame.description).unit(frame.unit)
     panel.span(frame.width).height(frame.height).no_value(frame.no_value)
     panel.datasource(DATASOURCE)
+    if frame.decimals is not None:
+        panel.decimals(frame.decimals)
 
 
-def _matrix(row: Attribute, column: Attribute) -> list[model.DataTransformerConfig]:
+def _paint(panel: Panel, colours: Mapping[str, str]) -> None:
+    for name, colour in colours.items():
+        fixed = {"mode": "fixed", "fixedColor": colour}
+        panel.override_by_name(name, [model.DynamicConfigValue("color", fixed)])
+
+
+def _matrix(
+    row: Attribute, column: Attribute, *, by_name: bool
+) -> list[model.DataTransformerConfig]:
     """Rows (row, column, Value) to a table with a field for each column, sorted by the sum."""
     row_name, column_name = queries.label(row), queries.label(column)
     corner = f"{row_name}\\{column_name}"  # Grafana's name for the field with the rows' names
@@ -152,7 +199,7 @@ def _matrix(row: Attribute, column: Attribute) -> list[model.DataTransformerConf
     steps: tuple[tuple[str, dict[str, object]], ...] = (
         ("groupingToMatrix", {**matrix, "emptyValue": "null"}),
         ("calculateField", {"mode": "reduceRow", "reduce": {"reducer": "sum"}, "alias": total}),
-        ("sortBy", {"sort": [{"field": total, "desc": True}]}),
+        ("sortBy", {"sort": [{"field": corner if by_name else total, "desc": not by_name}]}),
         ("organize", {"excludeByName": {total: True}, "indexByName": order}),
     )
     return [model.DataTransformerConfig(id_val=name, options=how) for name, how in steps]
@@ -211,10 +258,9 @@ def _legend() -> sdk.common.VizLegendOptions:
     )
 
 
-def _one_colour() -> sdk.dashboard.ThresholdsConfig:
+def _colours(red_from: float | None) -> sdk.dashboard.ThresholdsConfig:
     """Without thresholds of its own a panel gets Grafana's, which turn red from 80."""
-    return (
-        sdk.dashboard.ThresholdsConfig()
-        .mode(model.ThresholdsMode.ABSOLUTE)
-        .steps([model.Threshold(value=None, color="text")])
-    )
+    steps = [model.Threshold(value=None, color="text")]
+    if red_from is not None:
+        steps.append(model.Threshold(value=red_from, color="red"))
+    return sdk.dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(steps)

@@ -1,7 +1,8 @@
 """PromQL for pbmon's metrics: every query of every dashboard is made here.
 
 Queries take entries of the catalogue, so a name can't be misspelt, and every selector carries
-the dashboard's `service` and `environment` variables.
+the dashboard's `service` and `environment` variables. Who exports a metric, each process or the
+store, says the catalogue too (`of_store`): the two need different queries.
 
 Three ways to read a metric:
 
@@ -12,31 +13,31 @@ Three ways to read a metric:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Literal
+from collections.abc import Iterable
 
 from pbmon import catalog
 from pbmon.catalog import Attribute, Metric
 
-Source = Literal["process", "store"]
-
-SOURCES: Mapping[str, Source] = {
-    catalog.REVENUE.name: "process",
-    catalog.TRANSACTIONS.name: "process",
-}
-"""Who exports a counter; one that isn't named is a process's. Change the word when it changes:
-the two kinds need different queries, and each figure has one source only."""
-
 SERVICE_LABEL = "service_name"
 ENVIRONMENT_LABEL = "deployment_environment_name"
+INSTANCE_LABEL = "instance"
+"""service.instance.id: of a life of a process, or of a store."""
 
 # `=~` also where one value is chosen: All is `.*`, which matches a series without the label too.
 SCOPE = (f'{SERVICE_LABEL}=~"$service"', f'{ENVIRONMENT_LABEL}=~"$environment"')
 
-GAUGE_LOOKBACK = "3m"
-"""How old a gauge's last value may be. Metrics leave every 60 s by default: one lost export
-leaves a hole of two minutes, and a queue in the collector adds seconds to it. Longer would show
-a process that is gone, and its figure, for as long."""
+PROCESS_LOOKBACK = "3m"
+"""How old the last value of a process's gauge may be. Metrics leave every 60 s by default: one lost
+export leaves a hole of two minutes, and a queue in the collector adds seconds to it. Longer would
+show a process that is gone, and its figure, for as long."""
+
+STORE_LOOKBACK = "10m"
+"""The same of the store's: a reading goes out once, with the next export. The store is the same
+whoever reads it, so an older value is nobody's ghost: this outlasts a deploy and a change of the
+leader."""
+
+DAILY_LOOKBACK = "1d"
+"""The same of a figure that stands until the next day is over, also while nothing runs."""
 
 
 def label(attribute: Attribute) -> str:
@@ -44,39 +45,58 @@ def label(attribute: Attribute) -> str:
     return attribute.name.replace(".", "_")
 
 
+def legend(*attributes: Attribute) -> str:
+    """Their values as the name of a series."""
+    return " ".join(f"{{{{{label(attribute)}}}}}" for attribute in attributes)
+
+
+def matcher(attribute: Attribute, value: str, operator: str = "=") -> str:
+    return f'{label(attribute)}{operator}"{value}"'
+
+
 def selector(metric: Metric, *matchers: str) -> str:
     """The metric's series within the chosen services and environments."""
     return f"{metric.prometheus_name}{{{', '.join((*matchers, *SCOPE))}}}"
 
 
-def exact(metric: Metric, by: Iterable[Attribute], window: str) -> str:
-    """What a counter gained in `window`, exact to one export interval.
+def exact(
+    metric: Metric, by: Iterable[Attribute], window: str, *matchers: str, ago: str = ""
+) -> str:
+    """What a counter gained in the `window` that ended `ago`, exact to one export interval."""
+    return f"sum by ({_labels(by)}) ({gained(metric, window, *matchers, ago=ago)})"
 
-    `increase()` is not: it extrapolates, and it loses what a process counted before its first
+
+def gained(metric: Metric, window: str, *matchers: str, ago: str = "") -> str:
+    """The same of each series of the counter.
+
+    `increase()` is not exact: it extrapolates, and it loses what a process counted before its first
     sample. These forms take the last value in the window and subtract the one before it.
     """
-    form = _FORMS[SOURCES.get(metric.name, "process")]
-    gained = form.format(series=selector(metric), window=window)
-    return f"sum by ({_labels(by)}) ({gained})"
+    return (_OF_STORE if metric.of_store else _OF_PROCESS).format(
+        series=selector(metric, *matchers),
+        window=window,
+        store=f"by ({INSTANCE_LABEL}, {_labels(metric.attributes)})",
+        end=f" offset {ago}" if ago else "",
+        start=f"{ago}{window}",
+    )
 
 
-_FORMS: Mapping[Source, str] = {
-    # A process's counter starts at 0 under an instance id of its own, so a series without an
-    # earlier value gained all that it shows. An older value is looked for a day back, to
-    # survive a gap.
-    "process": (
-        "clamp_min(max_over_time({series}[{window}])"
-        " - (last_over_time({series}[1d] offset {window})"
-        " or max_over_time({series}[{window}]) * 0), 0)"
-    ),
-    # The store's counter is older than any Prometheus that reads it: where there is no earlier
-    # value, its first one in the window is not a gain.
-    "store": (
-        "max_over_time({series}[{window}])"
-        " - (last_over_time({series}[7d] offset {window})"
-        " or min_over_time({series}[{window}]))"
-    ),
-}
+# A process's counter starts at 0 under an instance id of its own, so a series without an earlier
+# value gained all that it shows. An older value is looked for a day back, to survive a gap.
+_OF_PROCESS = (
+    "clamp_min(max_over_time({series}[{window}]{end})"
+    " - (last_over_time({series}[1d] offset {start})"
+    " or max_over_time({series}[{window}]{end}) * 0), 0)"
+)
+
+# The store's counter is older than any Prometheus that reads it: where there is no earlier value,
+# its first one in the window is not a gain. Services of different names may share a store and lead
+# in turn: all their series are its one counter.
+_OF_STORE = (
+    "max {store} (max_over_time({series}[{window}]{end}))"
+    " - (max {store} (last_over_time({series}[7d] offset {start}))"
+    " or min {store} (min_over_time({series}[{window}]{end})))"
+)
 
 
 def rate(metric: Metric, by: Iterable[Attribute]) -> str:
@@ -85,13 +105,34 @@ def rate(metric: Metric, by: Iterable[Attribute]) -> str:
 
 
 def current(metric: Metric, by: Iterable[Attribute], *matchers: str) -> str:
-    """The value of a gauge that every process reports alike.
+    """The value of a gauge that every process reports alike, or that the store has.
 
-    The greatest, not the sum: four workers that count the same 120 users are 120 users. The
-    look-back is explicit because Prometheus' own goes on for five minutes.
+    Of processes the greatest: four workers that say the same are not four times as much. Of stores
+    the sum, as each has customers of its own, and of shares the mean. The look-back is explicit
+    because Prometheus' own goes on for five minutes.
     """
-    series = selector(metric, *matchers)
-    return f"max by ({_labels(by)}) (last_over_time({series}[{GAUGE_LOOKBACK}]))"
+    of = _labels(by)
+    grouping = f" by ({of})" if of else ""
+    if not metric.of_store:
+        last = f"last_over_time({selector(metric, *matchers)}[{PROCESS_LOOKBACK}])"
+        return f"max{grouping} ({last})"
+    lookback = DAILY_LOOKBACK if metric.daily else STORE_LOOKBACK
+    last = f"last_over_time({selector(metric, *matchers)}[{lookback}])"
+    how = "avg" if metric.unit == "1" else "sum"
+    store = ", ".join(filter(None, (INSTANCE_LABEL, of)))
+    return f"{how}{grouping} (max by ({store}) ({last}))"
+
+
+def top_features() -> str:
+    """The ten features with the most uses in the time range, each by action.
+
+    `topk` chooses features, not pairs of feature and action, or one feature would take three
+    of the ten places. `> 0` leaves out what running processes know but nobody used.
+    """
+    usage, name = catalog.FEATURE_USAGE, catalog.FEATURE_NAME
+    by_action = exact(usage, [name, catalog.FEATURE_ACTION], "$__range")
+    by_feature = exact(usage, [name], "$__range")
+    return f"{by_action} > 0 and on ({label(name)}) topk(10, {by_feature} > 0)"
 
 
 def _labels(by: Iterable[Attribute]) -> str:

@@ -40,6 +40,7 @@ PROMETHEUS_NAMES = {
     "pbmon.refunds": "pbmon_refunds_total",
     "pbmon.transactions": "pbmon_transactions_total",
     "pbmon.revenue.unconverted": "pbmon_revenue_unconverted",
+    "pbmon.revenue.booked": "pbmon_revenue_booked",
     "pbmon.users.active": "pbmon_users_active",
     "pbmon.users.new": "pbmon_users_new",
     "pbmon.users.churned": "pbmon_users_churned",

@@ -12,8 +12,7 @@ from pbmon import runtime
 from pbmon.business.features import FeatureUsage
 from pbmon.business.revenue import Cashbook
 from pbmon.runtime import NOT_CONFIGURED, Accepted, Refused, Runtime, StoreError
-from pbmon.store.queries import Queries as StoreQueries
-from pbmon.store.users import UsersTable
+from pbmon.store.reader import Reader
 from pbmon.telemetry.clock import SystemClock
 from pbmon.telemetry.exchange import Exchange
 from pbmon.telemetry.queries import Queries, Query
@@ -26,8 +25,8 @@ def test_a_new_runtime_does_nothing_and_fails_at_nothing():
     assert fresh.requests.request({"type": "http"}) is None
     assert fresh.requests.websocket({"type": "websocket"}) is None
     assert fresh.queries.query(runtime.Database("sqlite"), "SELECT 1", batch_size=2) is None
-    assert (fresh.revenue, fresh.features, fresh.store) == (None, None, None)
-    with pytest.raises(StoreError, match="call it first"):
+    assert (fresh.revenue, fresh.features, fresh.events) == (None, None, None)
+    with pytest.raises(StoreError, match="call pbmon.configure"):
         fresh.reader()
     assert fresh.refusals("call", "reason") is None
     assert fresh.flush(1.0) is True
@@ -57,8 +56,7 @@ def test_verdicts():
         (Query, runtime.QueryRecord),
         (Cashbook, runtime.RevenueSink),
         (FeatureUsage, runtime.FeatureSink),
-        (UsersTable, runtime.StoreReader),
-        (StoreQueries, runtime.Reader),
+        (Reader, runtime.Reader),
     ],
 )
 def test_each_part_has_the_signatures_of_its_protocol(made, protocol):

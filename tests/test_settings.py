@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pbmon.budgets import Budget, Budgets
 from pbmon.experiments import Experiment
-from pbmon.parsing import Users
+from pbmon.parsing import Payments, Users
 from pbmon.settings import FIELDS, Settings, resolve, variables
 from tests.patience import patiently
 
@@ -130,6 +130,10 @@ PARSED = [
      "https://h/v1/{date}?base=EUR"),
     ("rates_url", "env:RATES", '"env:RATES"', "env:RATES"),
     ("rates_max_age_days", "4", "4", 4),
+    ("prometheus_url", "https://h/prom", '"https://h/prom"', "https://h/prom"),
+    ("prometheus_url", "env:PROMETHEUS", '"env:PROMETHEUS"', "env:PROMETHEUS"),
+    ("prometheus_token", "env:TOKEN", '"env:TOKEN"', "env:TOKEN"),
+    ("prometheus_token", "file:/run/token", '"file:/run/token"', "file:/run/token"),
     ("analytics_endpoint", "https://h/e", '"https://h/e"', "https://h/e"),
     ("analytics_enabled", "true", "true", True),
     ("unregistered_events", "refuse", '"refuse"', "refuse"),
@@ -162,7 +166,7 @@ PARSED = [
 
 def test_the_table_of_this_test_knows_every_setting():
     assert {row[0] for row in PARSED} | {
-        "budgets", "destinations", "events", "experiments", "surveys", "users",
+        "budgets", "destinations", "events", "experiments", "reconcile", "surveys", "users",
     } == set(FIELDS)  # fmt: skip
 
 
@@ -331,6 +335,54 @@ def test_the_password_of_the_table_of_users_is_never_shown():
     for wrong in ({"id": [url]}, {"table": [url]}):
         for line in problems_of(keywords={"users": {"url": url} | wrong}):
             assert SECRET not in line
+
+
+ASKED = "SELECT day, currency, amount, count FROM paid WHERE at >= :start AND at < :end"
+
+
+def test_payments_are_asked_by_one_query(write):
+    toml = f"""
+        [reconcile]
+        url = "env:URL"
+        query = '''
+        {ASKED} AND at::date < 'x';
+        '''
+    """
+    found = value_of("reconcile", directory=write(toml))[0]
+    assert found == Payments("env:URL", ASKED + " AND at::date < 'x'")
+    assert value_of("reconcile", keywords={"reconcile": found})[0] is found
+
+
+@pytest.mark.parametrize(
+    ("payments", "remedy"),
+    [
+        (ASKED, "must be a table of url and query ([reconcile] in pbmon.toml)"),
+        ({"url": "env:URL", "query": ASKED, "table": "x"}, "there is no option 'table'"),
+        ({"url": "env:URL"}, "query is missing"),
+        ({"url": "env:URL", "query": f"UPDATE x; {ASKED}"}, "query must be one SELECT"),
+        ({"url": "env:URL", "query": f"{ASKED}; DROP TABLE x"}, "query must be one SELECT"),
+        ({"url": "env:URL", "query": "SELECT 1 WHERE a >= :start"}, "query must have :end in it"),
+        ({"url": "env:URL", "query": "SELECT a::start, :end"}, "query must have :start in it"),
+    ],
+)
+def test_a_malformed_table_of_payments_says_what_is_wrong(payments, remedy):
+    (line,) = problems_of(keywords={"reconcile": payments})
+    assert remedy in line
+
+
+def test_the_secrets_of_a_comparison_are_never_shown():
+    url = f"postgresql://app:{SECRET}@db/shop"
+    found = value_of("reconcile", keywords={"reconcile": {"url": url, "query": ASKED}})[0]
+    assert str(found) == "a query at postgresql://REDACTED@db/shop"
+    assert SECRET not in repr(found)
+    (line,) = problems_of(env={"PBMON_PROMETHEUS_TOKEN": SECRET})
+    assert "must be env:NAME or file:PATH, where the secret is" in line
+    assert SECRET not in line
+
+
+def test_a_misspelt_variable_of_a_comparison_is_told():
+    (line,) = problems_of(env={"PBMON_PROMETHEUS_TOKN": "env:TOKEN"})
+    assert "did you mean PBMON_PROMETHEUS_TOKEN?" in line
 
 
 def test_a_function_may_find_the_user():

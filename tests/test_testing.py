@@ -76,12 +76,12 @@ def test_nested_captures_do_not_mix():
 
 
 def test_it_asks_no_database():
-    runtime.active.reader = object
+    before, runtime.active.reader = runtime.active.reader, object
     try:
-        with capture():
-            assert runtime.active.reader is None
+        with capture(), pytest.raises(runtime.StoreError):
+            runtime.active.reader()
     finally:
-        runtime.active.reader = None
+        runtime.active.reader = before
 
 
 # --- what is seen ---

@@ -57,6 +57,7 @@ class Metric:
     by_segment: it also has SEGMENT of each segment that the setting `segment_metrics` names.
     of_store: its figures come from the store, by one process of all that share it, under the
     store's own identity; no process counts it.
+    daily: of the newest day that is over, and so true until the next one is.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Metric:
     stability: Stability = "pbmon"
     reasons: tuple[str, ...] = ()
     of_store: bool = False
+    daily: bool = False
     by_segment: bool = False
 
     def finite_series(self) -> list[dict[str, str | bool]]:
@@ -328,6 +330,12 @@ TRANSACTION_STATUS = Attribute(
 WINDOW = Attribute(
     "pbmon.window", "string", "Length of the look-back.", values=("24h", "7d", "30d")
 )
+REVENUE_PART = Attribute(
+    "pbmon.revenue.part",
+    "string",
+    "gross: what `pbmon.revenue` counts. refunds: what `pbmon.refunds` counts.",
+    values=("gross", "refunds"),
+)
 CALL = Attribute("pbmon.call", "string", "Function of pbmon's API that refused its input.")
 REASON = Attribute("pbmon.reason", "string", "Why, as a short fixed word.")
 REPLACED_VALUES = Attribute(
@@ -537,6 +545,15 @@ REVENUE_UNCONVERTED = Metric(
     (CURRENCY,),
     of_store=True,
 )
+REVENUE_BOOKED = Metric(
+    "pbmon.revenue.booked",
+    "gauge",
+    "{currency}",
+    "What the ledger itself says was booked in the 24 hours before, in major units of the base "
+    "currency: the truth that the counters are compared with.",
+    (CURRENCY, REVENUE_PART, WINDOW),
+    of_store=True,
+)
 USERS_ACTIVE = Metric(
     "pbmon.users.active",
     "gauge",
@@ -544,6 +561,7 @@ USERS_ACTIVE = Metric(
     "Users active within the window that ends with the newest day that is over.",
     (WINDOW,),
     of_store=True,
+    daily=True,
 )
 USERS_NEW = Metric(
     "pbmon.users.new",
@@ -551,6 +569,7 @@ USERS_NEW = Metric(
     "{user}",
     "Users who came on that day for the first time.",
     of_store=True,
+    daily=True,
 )
 USERS_CHURNED = Metric(
     "pbmon.users.churned",
@@ -558,6 +577,7 @@ USERS_CHURNED = Metric(
     "{user}",
     "Users active in the 30 days before the last 30, and not since.",
     of_store=True,
+    daily=True,
 )
 USERS_REACTIVATED = Metric(
     "pbmon.users.reactivated",
@@ -565,6 +585,7 @@ USERS_REACTIVATED = Metric(
     "{user}",
     "Users active on that day who had not been in the 30 days before, and are not new.",
     of_store=True,
+    daily=True,
 )
 USERS_REGISTERED = Metric(
     "pbmon.users.registered",
@@ -572,6 +593,7 @@ USERS_REGISTERED = Metric(
     "{user}",
     "Users there have been by the end of that day.",
     of_store=True,
+    daily=True,
 )
 USERS_RETENTION = Metric(
     "pbmon.users.retention",
@@ -579,6 +601,7 @@ USERS_RETENTION = Metric(
     "1",
     "Of the users active in the 30 days before the last 30, the share active since.",
     of_store=True,
+    daily=True,
 )
 USERS_STICKINESS = Metric(
     "pbmon.users.stickiness",
@@ -586,6 +609,7 @@ USERS_STICKINESS = Metric(
     "1",
     "Users active on that day as a share of those active in 30 days.",
     of_store=True,
+    daily=True,
 )
 REFUSED_CALLS = Metric(
     "pbmon.refused_calls",

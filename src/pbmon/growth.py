@@ -143,5 +143,5 @@ def period_of(day: dt.date, period: str) -> dt.date:
 def following(begin: dt.date, period: str) -> dt.date:
     """The first day of the next period."""
     if period == "month":
-        return (begin + dt.timedelta(days=31)).replace(day=1)
+        return (begin.replace(day=1) + dt.timedelta(days=32)).replace(day=1)
     return begin + dt.timedelta(days=7 if period == "week" else 1)

@@ -175,8 +175,8 @@ def url_of(setting: str, url: str | None) -> str | None:
     return found
 
 
-def retry_after_s(value: str | None) -> float | None:
-    """Retry-After in seconds or as a date (RFC 9110, 10.2.3), at most an hour."""
+def retry_after_s(value: str | None, longest_s: float = _LONGEST_WAIT_S) -> float | None:
+    """Retry-After in seconds or as a date (RFC 9110, 10.2.3), at most longest_s."""
     if not value:
         return None
     try:
@@ -188,7 +188,7 @@ def retry_after_s(value: str | None) -> float | None:
             return None
     if math.isnan(wait_s):
         return None
-    return min(max(0.0, wait_s), _LONGEST_WAIT_S)
+    return min(max(0.0, wait_s), longest_s)
 
 
 def cause(error: BaseException) -> str:

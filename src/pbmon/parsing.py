@@ -106,6 +106,20 @@ def dated_url(value: Any) -> str:
     return where
 
 
+def named_url(value: Any) -> str:
+    """A URL, or `env:NAME`."""
+    where = text(value)
+    return where if where.startswith("env:") else url(where)
+
+
+def secret(value: Any) -> str:
+    """Where a secret is; never the secret itself, and no value is repeated."""
+    where = text(value)
+    if re.fullmatch(r"(env|file):.+", where) is None:
+        raise ValueError("must be env:NAME or file:PATH, where the secret is, and not the secret")
+    return where
+
+
 def rates(value: Any) -> str | Rates:
     if isinstance(value, str) and (
         value in ("ecb", "url", "off") or re.fullmatch(r"[\w.]+:[\w.]+", value)
@@ -295,8 +309,11 @@ class Users:
     active: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        where = self.url if self.url.startswith("env:") else privacy.mask_url(self.url)
-        return f"{self.table} at {where}"
+        return f"{self.table} at {_place(self.url)}"
+
+
+def _place(url: str) -> str:
+    return url if url.startswith("env:") else privacy.mask_url(url)
 
 
 def users(value: Any) -> Users:
@@ -319,6 +336,39 @@ def users(value: Any) -> Users:
     if bool(active) != ("status" in texts):
         raise ValueError("status and active belong together: the column, and values that count")
     return Users(**texts, active=tuple(map(str, active)))
+
+
+@dataclass(frozen=True, slots=True)
+class Payments:
+    """How the application's own database is asked for its payments of each day. url: SQLAlchemy's,
+    or env:NAME; it may hold a password. query: one SELECT with :start and :end."""
+
+    url: str = field(repr=False)
+    query: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"a query at {_place(self.url)}"
+
+
+def payments(value: Any) -> Payments:
+    """No value is repeated in a message: the URL holds a password, the query may."""
+    if isinstance(value, Payments):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a table of url and query ([reconcile] in pbmon.toml)")
+    for key in value:
+        if key not in ("url", "query"):
+            raise ValueError(f"there is no option {str(key)!r}; there are url, query")
+    for key in ("url", "query"):
+        if key not in value:
+            raise ValueError(f"{key} is missing")
+    query = text(value["query"]).rstrip("; \n\t")
+    if not re.match(r"(?i)(select|with)\b", query) or ";" in query:
+        raise ValueError("query must be one SELECT")
+    for name in (":start", ":end"):
+        if not re.search(rf"(?<![:\w]){name}\b", query):
+            raise ValueError(f"query must have {name} in it, to read no more than is asked for")
+    return Payments(text(value["url"]), query)
 
 
 def finder(value: Any) -> Any:

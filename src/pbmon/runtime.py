@@ -268,7 +268,7 @@ class Reader(Protocol):
 
 
 def _no_reader() -> Reader:
-    raise StoreError("is not known before pbmon.configure(); call it first")
+    raise StoreError("the store can't be read yet; call pbmon.configure() first")
 
 
 class Figure(NamedTuple):

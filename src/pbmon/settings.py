@@ -33,9 +33,10 @@ CONFIG_VARIABLE = "PBMON_CONFIG"
 FILE = "pbmon.toml"
 
 # Variables of the tests and of collector-config/, which an application may share a shell with.
+# PBMON_PROMETHEUS_URL, which Grafana reads as well, is the setting.
 _OTHERS = (
-    "PBMON_TEST_", "PBMON_COLLECTOR_", "PBMON_TRACE_", "PBMON_TEMPO_", "PBMON_PROMETHEUS_",
-    "PBMON_LOGS_OTLP_",
+    "PBMON_TEST_", "PBMON_COLLECTOR_", "PBMON_TRACE_", "PBMON_TEMPO_",
+    "PBMON_PROMETHEUS_OTLP_", "PBMON_LOGS_OTLP_",
 )  # fmt: skip
 
 
@@ -258,6 +259,23 @@ class Settings:
         parsing.users,
         "The application's own table of users, for growth figures: [users] with url, table, id, "
         "created_at, and if there are any last_seen_at, status with active. Unset: by activity.",
+    )
+    prometheus_url: str | None = _setting(
+        None,
+        parsing.named_url,
+        "Where `pbmon reconcile` asks for the metrics of revenue: base URL of Prometheus, https or "
+        "of this machine; env:NAME reads it from that variable. Unset: nowhere.",
+    )
+    prometheus_token: str | None = _setting(
+        None,
+        parsing.secret,
+        "Where the bearer token for it is: env:NAME, that variable, or file:PATH.",
+    )
+    reconcile: parsing.Payments | None = _setting(
+        None,
+        parsing.payments,
+        "The application's own payments, for `pbmon reconcile`: [reconcile] with url and query, "
+        "one SELECT of day, currency, amount and count from :start to :end. Unset: none.",
     )
     hooks: Mapping[str, Mode] = _setting(
         MappingProxyType({}),

@@ -11,8 +11,7 @@ from benchmarks import store
 from pbmon.store import tables
 from pbmon.store.access import open_engine, upgrade
 from pbmon.store.queries import Queries
-from pbmon.store.schema import micros
-from pbmon.store.writer import DAY
+from pbmon.store.schema import DAY, micros
 from pbmon.worker.shipper import LARGE_PORTION, PORTION
 
 ENGINES = ["SQLite", pytest.param("PostgreSQL", marks=pytest.mark.server)]

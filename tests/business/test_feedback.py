@@ -188,6 +188,6 @@ def test_a_summary_asks_the_store_in_force(monkeypatch):
 
 
 def test_without_a_store_there_is_a_remedy(monkeypatch):
-    monkeypatch.setattr(runtime.active, "reader", None)
+    monkeypatch.setattr(runtime.active, "reader", runtime.Runtime().reader)
     with pytest.raises(pbmon.StoreError, match=r"call pbmon.configure\(\) first"):
         pbmon.feedback_summary(NOW, NOW + DAY)

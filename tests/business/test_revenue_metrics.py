@@ -240,5 +240,5 @@ def test_a_wrong_question_is_a_value_error(wrong, message):
 
 
 def test_before_configure_the_remedy_is_said():
-    with pytest.raises(pbmon.StoreError, match=r"pbmon.configure\(\); call it first"):
+    with pytest.raises(pbmon.StoreError, match=r"call pbmon.configure\(\) first"):
         pbmon.revenue_metrics()

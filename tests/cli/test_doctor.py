@@ -203,6 +203,27 @@ def test_headers_are_sent_and_nothing_secret_is_shown(doctor, receiver, caplog, 
     )
 
 
+def test_where_revenue_is_compared_is_shown_without_its_secrets(doctor, receiver, tmp_path):
+    file = tmp_path / "settings.toml"
+    url = "postgresql://app:hunter2@db/shop"
+    query = "SELECT :start, :end, 'hunter3'"
+    file.write_text(f'[reconcile]\nurl = "{url}"\nquery = "{query}"\n')
+    _, output = doctor(
+        OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url,
+        PBMON_CONFIG=str(file),
+        PBMON_PROMETHEUS_URL="https://app:hunter4@h/prom",
+        PBMON_PROMETHEUS_TOKEN="env:NOT_SET",  # noqa: S106 - where it is
+        PBMON_RATES_URL="https://h/{date}?key=hunter5",
+    )
+    assert "hunter" not in output
+    assert line(output, "reconcile").startswith("reconcile a query at postgresql://REDACTED@db/sh")
+    assert line(output, "prometheus_url").startswith("prometheus_url https://REDACTED@h/prom ")
+    assert line(output, "prometheus_token").startswith(
+        "prometheus_token env:NOT_SET ✗ NOT_SET is not set "
+    )
+    assert line(output, "rates_url").startswith("rates_url https://h/{date}?key=REDACTED ")
+
+
 def test_the_databases_of_events_are_shown_without_their_passwords(doctor, receiver):
     url = f"postgresql://app:hunter2@127.0.0.1:{unused_port()}/shop"
     code, output = doctor(

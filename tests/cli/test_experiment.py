@@ -114,4 +114,4 @@ def test_none_at_all(store, capsys, monkeypatch):
 def test_a_store_that_is_not_there_is_one_line(store, capsys):
     said = report(capsys, status=1)
     assert said.out == ""
-    assert "has no tables of pbmon yet; run `pbmon store upgrade`" in said.err
+    assert "is made by the first event, and none is there yet" in said.err

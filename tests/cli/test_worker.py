@@ -144,7 +144,7 @@ def test_the_status_says_for_how_long_events_have_waited(
     for name, setting in variables.items():
         monkeypatch.setenv(name, setting)
     url = f"sqlite:///{tmp_path}/state/store/shop.sqlite3"
-    upgrade(open_engine(url))
+    upgrade(open_engine(url), "UTC")
 
     def status():
         assert main(["store", "status"]) == 0

@@ -9,8 +9,16 @@ from tests.grafana.panel_queries import load
 
 Change = Callable[[dict], None]
 
-# The panels of the business dashboard, by place.
-REVENUE, RATE, USERS, FEATURES = range(4)
+
+def _places(*titles: str) -> list[int]:
+    """Of panels of the business dashboard."""
+    there = [panel["title"] for panel in load("business")["panels"]]
+    return [there.index(title) for title in titles]
+
+
+REVENUE, RATE, USERS, FEATURES = _places(
+    "Revenue (24h)", "Transaction Rate", "Active Users", "Feature Usage"
+)
 
 SCOPE = 'service_name=~"$service", deployment_environment_name=~"$environment"'
 

@@ -9,7 +9,6 @@ from datetime import timedelta
 
 import promql_parser as promql
 
-from grafana import queries
 from pbmon import catalog
 from tests.grafana.page_rules import data_panels
 
@@ -27,7 +26,10 @@ SCOPE = {
     "deployment_environment_name": "$environment",
 }
 # Figures that differ in one of these are of different things: to add them is to be wrong.
-NEVER_MERGED = {"pbmon_currency", "pbmon_window", "pbmon_budget_limit"}
+NEVER_MERGED = {
+    "pbmon_currency", "pbmon_window", "pbmon_budget_limit", "pbmon_revenue_part",
+    "pbmon_feedback_survey", "feature_flag_key",
+}  # fmt: skip
 
 # Grafana's variables become durations that nobody would write by hand.
 DURATIONS = {"$__rate_interval": "12347s", "$__range": "86413s", "$__interval": "61s"}
@@ -35,12 +37,28 @@ RATE_INTERVAL = timedelta(seconds=12347)
 
 # The two exact forms (docs/dashboards.md says why the first is), written out here again so that a
 # slip in the module that makes them shows.
-EXACT = {
-    "process": "clamp_min(max_over_time({m}[{w}])"
-    " - (last_over_time({m}[1d] offset {w}) or max_over_time({m}[{w}]) * 0), 0)",
-    "store": "max_over_time({m}[{w}])"
-    " - (last_over_time({m}[7d] offset {w}) or min_over_time({m}[{w}]))",
-}
+PROCESS_FORM = (
+    "clamp_min(max_over_time({m}[{w}]{o})"
+    " - (last_over_time({m}[1d] offset {b}) or max_over_time({m}[{w}]{o}) * 0), 0)"
+)
+STORE_FORM = (
+    "max by ({l}) (max_over_time({m}[{w}]{o}))"
+    " - (max by ({l}) (last_over_time({m}[7d] offset {b}))"
+    " or min by ({l}) (min_over_time({m}[{w}]{o})))"
+)
+
+
+def exact_form(metric: catalog.Metric, selector: str, window: str, start: str, end: str) -> str:
+    """What a counter gained in a window; start, end: how long ago it began and ended, `end` with
+    its keyword or empty."""
+    return (STORE_FORM if metric.of_store else PROCESS_FORM).format(
+        m=selector,
+        w=window,
+        o=end,
+        b=start,
+        l=", ".join(("instance", *metric.prometheus_labels())),
+    )
+
 
 OPERATORS = (
     (promql.MatchOp.Equal, "="),
@@ -141,11 +159,17 @@ def is_exact(node) -> bool:
     ranges = [found for found in walk(node) if isinstance(found, promql.MatrixSelector)]
     if not ranges:
         return False
-    series = ranges[0].vector_selector
-    if series.name not in SERIES or series.offset is not None:
+    selector, window = ranges[0].vector_selector, ranges[0].range
+    if selector.name not in SERIES:
         return False
-    form = EXACT[queries.SOURCES.get(SERIES[series.name].metric.name, "process")]
-    text = form.format(m=series, w=promql.display_duration(ranges[0].range))
+    series, _, end = str(selector).partition(" offset ")
+    text = exact_form(
+        SERIES[selector.name].metric,
+        series,
+        promql.display_duration(window),
+        promql.display_duration(window + (selector.offset or timedelta())),
+        end and f" offset {end}",
+    )
     return promql.parse(text).prettify() == node.prettify()
 
 

@@ -1,7 +1,8 @@
 """Ask Prometheus' own engine, through `promtool test rules`, what a query says on known data.
 
 A `Process` exports once a minute what it has counted since its start, under an instance id of
-its own, as pbmon does. What is true is known from the events, not from the samples.
+its own, and a `Store` what it holds, as pbmon does. What is true is known from the events, not from
+the samples.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import defaultdict
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tests.stack.plugin import missing
 from tests.stack.programs import MissingProgram
 
 MINUTE, HOUR, DAY = 1, 60, 1440
+WEEK = 7 * DAY
 NEVER = 10**9
 
 Labels = tuple[tuple[str, str], ...]
@@ -33,7 +36,7 @@ class Process:
     instance: str
     start: int
     end: int = NEVER
-    silent: range = range(0)
+    silent: Container[int] = ()
     resource: dict[str, str] = field(
         default_factory=lambda: {
             "service_name": "pocketbook",
@@ -59,9 +62,11 @@ class Process:
             for minute in self.exports(until):
                 if minute >= own[0][0]:  # a counter's series begins with its first count
                     samples[minute] = sum(amount for m, amount in own if m <= minute)
-            names = {**self.resource, "instance": self.instance, **dict(wanted)}
-            found.append(series(metric, names, samples))
+            found.append(self.line(metric, dict(wanted), samples))
         return found
+
+    def line(self, metric: str, own: dict[str, str], samples: dict[int, float]) -> dict[str, str]:
+        return series(metric, {**self.resource, "instance": self.instance, **own}, samples)
 
     def arrived(self, after: int, until: int) -> dict[Labels, float]:
         """What was counted, by the minute of the export that carried it: after < m <= until."""
@@ -74,6 +79,40 @@ class Process:
         return sums
 
 
+@dataclass
+class Store(Process):
+    """`start`: when Prometheus began to hear of it; each of its counters was at `before` then."""
+
+    before: float = 0
+
+    def series(self, metric: str, until: int) -> list[dict[str, str]]:
+        found = []
+        for wanted in sorted({event[1] for event in self.events}):
+            samples = {
+                minute: self.before
+                + sum(amount for m, which, amount in self.events if which == wanted and m <= minute)
+                for minute in self.exports(until)
+            }
+            found.append(self.line(metric, dict(wanted), samples))
+        return found
+
+    def gauge(self, metric: str, value: float, minutes: range, **own: str) -> dict[str, str]:
+        return self.line(metric, own, dict.fromkeys(minutes, value))
+
+
+def data(sources: Sequence[Process], metric: str, until: int) -> list[dict[str, str]]:
+    return [line for source in sources for line in source.series(metric, until)]
+
+
+def truth(sources: Sequence[Process], window: int, at: int) -> dict[Labels, float]:
+    """What all of them counted in the window."""
+    sums: dict[Labels, float] = defaultdict(float)
+    for source in sources:
+        for which, amount in source.arrived(at - window, at).items():
+            sums[which] += amount
+    return sums
+
+
 def series(metric: str, names: dict[str, str], samples: dict[int, float]) -> dict[str, str]:
     """One input series of promtool from minute -> value."""
     matchers = ", ".join(f'{name}="{value}"' for name, value in sorted(names.items()))
@@ -84,12 +123,26 @@ def series(metric: str, names: dict[str, str], samples: dict[int, float]) -> dic
 
 def check(data: list[dict[str, str]], expr: str, at: int, expected: dict[Labels, float]) -> None:
     """Fail unless the query's whole answer at that minute is `expected`."""
-    samples = [
+    check_all(data, [(expr, at, expected)])
+
+
+def check_all(
+    data: list[dict[str, str]], wanted: Sequence[tuple[str, int, dict[Labels, float]]]
+) -> None:
+    """The same of many queries and minutes, at the cost of one."""
+    questions = [
         {
-            "labels": "{" + ", ".join(f'{name}="{value}"' for name, value in names) + "}",
-            "value": value,
+            "expr": expr,
+            "eval_time": f"{at}m",
+            "exp_samples": [
+                {
+                    "labels": "{" + ", ".join(f'{name}="{value}"' for name, value in names) + "}",
+                    "value": value,
+                }
+                for names, value in expected.items()
+            ],
         }
-        for names, value in expected.items()
+        for expr, at, expected in wanted
     ]
     case = {
         "evaluation_interval": "1m",
@@ -98,7 +151,7 @@ def check(data: list[dict[str, str]], expr: str, at: int, expected: dict[Labels,
             {
                 "interval": "1m",
                 "input_series": data,
-                "promql_expr_test": [{"expr": expr, "eval_time": f"{at}m", "exp_samples": samples}],
+                "promql_expr_test": questions,
             }
         ],
     }

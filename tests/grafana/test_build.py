@@ -30,12 +30,27 @@ def test_the_seeds_dashboard_is_there():
     business = load("business")
     assert business["title"] == "Pocketbook Business Metrics"
     assert business["uid"] == "pbmon-business"
-    assert [(panel["title"], panel["type"]) for panel in business["panels"]] == [
+    assert {
         ("Revenue (24h)", "stat"),
         ("Transaction Rate", "timeseries"),
         ("Active Users", "stat"),
         ("Feature Usage", "barchart"),
-    ]
+    } <= {(panel["title"], panel["type"]) for panel in business["panels"]}
+
+
+def test_what_waits_for_a_rate_is_red_from_one_on():
+    (panel,) = (p for p in load("business")["panels"] if p["title"] == "Waiting for a Rate")
+    steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    assert [(step["value"], step["color"]) for step in steps] == [(None, "text"), (1, "red")]
+    assert panel["options"]["colorMode"] == "value"
+
+
+def test_scores_stand_in_their_order():
+    (panel,) = (p for p in load("growth")["panels"] if p["title"] == "Scores")
+    (how,) = (t["options"] for t in panel["transformations"] if t["id"] == "sortBy")
+    by = "pbmon_feedback_score\\pbmon_feedback_survey"
+    assert how == {"sort": [{"field": by, "desc": False}]}
+    assert panel["options"]["orientation"] == "vertical"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,7 @@
-"""The business dashboard's queries, from the committed JSON, against data whose truth is known."""
+"""The business dashboard's queries, from the committed JSON, against data whose truth is known.
+
+Its money is the store's; how the form for processes does is in test_growth.
+"""
 
 from __future__ import annotations
 
@@ -7,71 +10,73 @@ from random import Random
 
 import pytest
 
-from grafana import queries
-from pbmon import catalog
-from tests.grafana.panel_queries import interpolate, panel_queries
-from tests.grafana.promtool import DAY, HOUR, Labels, Process, check, labels, series
+from tests.grafana.panel_queries import panel_queries
+from tests.grafana.promtool import (
+    DAY,
+    HOUR,
+    WEEK,
+    Labels,
+    Process,
+    Store,
+    check,
+    check_all,
+    data,
+    labels,
+    truth,
+)  # fmt: skip
 from tests.stack.servers import ServerError
 
 REVENUE = "pbmon_revenue_total"
-FEATURES = "pbmon_feature_usage_total"
+REFUNDS = "pbmon_refunds_total"
 TRANSACTIONS = "pbmon_transactions_total"
+BOOKED = "pbmon_revenue_booked"
+FEATURES = "pbmon_feature_usage_total"
 USERS = "pbmon_users_active"
 
 END = 3 * DAY
+EUR, USD = labels(pbmon_currency="EUR"), labels(pbmon_currency="USD")
 
 
-def workers(seed: int, life: int = 2 * HOUR) -> list[Process]:
-    """Four workers over three days, each replaced every two hours, 20 sales an hour."""
-    lives = [
-        Process(f"{worker}-{start}", start, min(start + life, END))
-        for worker in range(4)
-        # Staggered by half an hour, as a rolling restart is.
-        for start in range(worker * 30, END, life)
+def panel(title: str, **values: str) -> str:
+    (expr,) = panel_queries("business", title, **values)
+    return expr
+
+
+def check_revenue(stores: list[Store], at: int, expected: dict[Labels, float]) -> None:
+    check(data(stores, REVENUE, at), panel("Revenue (24h)"), at, expected)
+
+
+# --- revenue ---
+
+
+def shops(seed: int) -> list[Store]:
+    """Two stores over three days, 20 sales an hour, now and then no export for minutes or hours."""
+    stores = [
+        Store("a", 0, silent=range(DAY - 40, DAY + 30)),
+        Store("b", 0, silent=range(2 * DAY - 3, 2 * DAY + 5)),
+        Store("c", DAY // 2, before=100_000),  # older than what Prometheus knows of it
     ]
     random = Random(seed)
     for hour in range(0, END, HOUR):
         for _ in range(20):
-            minute = hour + random.randrange(HOUR)
-            alive = [life for life in lives if life.start <= minute < life.end]
-            # Multiples of a quarter are exact in binary, so the comparison can be exact too.
-            amount = random.randrange(1, 4000) / 4
-            currency = random.choices(("EUR", "USD", "JPY"), (10, 5, 1))[0]
-            if alive:
-                random.choice(alive).count(minute, amount, pbmon_currency=currency)
-    return lives
+            store = random.choice(stores)
+            minute = hour + random.randrange(1, HOUR)
+            if minute > store.start:
+                # Multiples of a quarter are exact in binary, so the comparison can be exact too.
+                amount = random.randrange(1, 4000) / 4
+                store.count(
+                    minute, amount, pbmon_currency="USD" if store.instance == "b" else "EUR"
+                )
+    return stores
 
 
-def data(processes: list[Process], metric: str, until: int) -> list[dict[str, str]]:
-    return [line for process in processes for line in process.series(metric, until)]
-
-
-def truth(processes: list[Process], window: int, at: int) -> dict[Labels, float]:
-    sums: dict[Labels, float] = defaultdict(float)
-    for process in processes:
-        for which, amount in process.arrived(at - window, at).items():
-            sums[which] += amount
-    return sums
-
-
-def revenue_query() -> str:
-    (expr,) = panel_queries("business", "Revenue (24h)")
-    return expr
-
-
-def check_revenue(processes: list[Process], at: int, expected: dict[Labels, float]) -> None:
-    check(data(processes, REVENUE, at), revenue_query(), at, expected)
-
-
-EUR, USD = labels(pbmon_currency="EUR"), labels(pbmon_currency="USD")
-
-
-@pytest.mark.parametrize("at", [7, 3 * HOUR, DAY, DAY + 91, 2 * DAY + 1, 2 * DAY + 667, END])
-def test_revenue_is_exact_while_workers_restart(at):
-    processes = workers(seed=at)
-    expected = truth(processes, DAY, at)
-    assert expected
-    check_revenue(processes, at, expected)
+def test_revenue_is_exact_at_any_minute():
+    stores = shops(1)
+    lines = data(stores, REVENUE, END)
+    moments = [HOUR, 3 * HOUR, DAY, DAY + 10, DAY + 91, 2 * DAY + 1, 2 * DAY + 667, END]
+    assert all(truth(stores, DAY, at) for at in moments)
+    wanted = [(panel("Revenue (24h)"), at, truth(stores, DAY, at)) for at in moments]
+    check_all(lines, wanted)
 
 
 @pytest.mark.parametrize(
@@ -83,138 +88,242 @@ def test_revenue_is_exact_while_workers_restart(at):
 )
 def test_other_queries_are_not_exact_on_the_same_data(wrong):
     """So the data can tell right from wrong."""
-    processes = workers(seed=1)
+    stores = shops(1)
     with pytest.raises(ServerError, match="pbmon_currency"):
-        check(data(processes, REVENUE, 2 * DAY), wrong, 2 * DAY, truth(processes, DAY, 2 * DAY))
+        check(data(stores, REVENUE, 2 * DAY), wrong, 2 * DAY, truth(stores, DAY, 2 * DAY))
 
 
-def test_a_reused_instance_id_is_not_exact():
-    """Why every process has an id of its own: the figure falls when they share one."""
-    first, second = Process("same", 0, 10), Process("same", 12)
-    first.count(5, 100, pbmon_currency="EUR")
-    second.count(15, 100, pbmon_currency="EUR")
-    (before,), (after,) = first.series(REVENUE, 20), second.series(REVENUE, 20)
-    joined = {**after, "values": " ".join(before["values"].split() + after["values"].split()[11:])}
-    with pytest.raises(ServerError):
-        check([joined], revenue_query(), 20, {EUR: 200})
-    check_revenue([Process("a", 0, 10, events=first.events), second], 20, {EUR: 200})
+def test_a_store_from_its_installation_on():
+    store = Store("a", 1)
+    store.count(5, 40, pbmon_currency="EUR")
+    check_revenue([store], 4, {EUR: 0})
+    check_revenue([store], 29, {EUR: 40})
 
 
-def test_revenue_counts_with_the_first_sample():
-    """A process that sold ten times before its first export has no earlier sample."""
-    process = Process("new", 600)
-    process.count(600, 250.25, pbmon_currency="EUR")
-    check_revenue([process], 599, {})
-    check_revenue([process], 600, {EUR: 250.25})
+def test_a_new_prometheus_over_an_old_store_shows_only_what_is_new():
+    store = Store("a", 100, before=1_000_000)
+    store.count(200, 10, pbmon_currency="EUR")
+    check_revenue([store], 299, {EUR: 10})
 
 
-def test_revenue_survives_a_restart_and_the_process_that_left():
-    old, new = Process("old", 0, 100), Process("new", 101)
-    old.count(50, 10, pbmon_currency="EUR")
-    new.count(101, 5, pbmon_currency="EUR")
-    for at, value in ((100, 10), (101, 15), (DAY, 15), (DAY + 49, 15), (DAY + 50, 5)):
-        check_revenue([old, new], at, {EUR: value})
+def test_days_of_silence_and_another_leader():
+    store = Store("a", 0, silent=range(DAY, 4 * DAY))
+    for minute in range(10, 5 * DAY, 10):
+        store.count(minute, 1, pbmon_currency="EUR")
+    at = 4 * DAY + HOUR
+    assert truth([store], DAY, at)[EUR] == (at - DAY) // 10 + 1
+    check_revenue([store], at, truth([store], DAY, at))
 
 
-def test_revenue_goes_when_its_day_is_over():
-    process = Process("gone", 0, 100)
-    process.count(50, 10, pbmon_currency="EUR")
-    check_revenue([process], DAY + 49, {EUR: 10})
-    # The process still exported until minute 100, but sold nothing more.
-    check_revenue([process], DAY + 50, {EUR: 0})
-    check_revenue([process], DAY + 101, {})
-
-
-def test_revenue_after_a_gap_over_the_start_of_the_window():
-    """Five hours without a sample must not show what was earned in a life before them."""
-    start = 2 * DAY
-    process = Process("long", 0, silent=range(start - 4 * HOUR, start + HOUR))
-    process.count(10, 1_000_000, pbmon_currency="EUR")
-    process.count(start + 30, 7, pbmon_currency="EUR")  # in the gap: counted when it arrives
-    process.count(start + 2 * HOUR, 3, pbmon_currency="EUR")
-    at = start + DAY
-    assert truth([process], DAY, at) == {EUR: 10}
-    check_revenue([process], at, {EUR: 10})
+def test_services_that_share_a_store_and_lead_in_turn_are_one_store():
+    store = Store("a", 0)
+    for minute in range(1, 2 * DAY):
+        store.count(minute, 1, pbmon_currency="EUR")
+    (web,) = store.series(REVENUE, 2 * DAY)
+    values = web["values"].split()
+    worker = {**web, "series": web["series"].replace('"pocketbook"', '"pocketbook-worker"')}
+    assert worker != web
+    turns = [i // 300 % 2 for i in range(len(values))]  # each five hours
+    for line, turn in ((web, 0), (worker, 1)):
+        line["values"] = " ".join(v if t == turn else "_" for v, t in zip(values, turns))
+    for at in (HOUR, 6 * HOUR, DAY + 5 * HOUR + 1, 2 * DAY - 1):
+        check([web, worker], panel("Revenue (24h)"), at, {EUR: min(at, DAY)})
 
 
 def test_revenue_of_a_quiet_day_is_zero_and_not_missing():
-    process = Process("quiet", 0)
-    process.count(10, 99, pbmon_currency="EUR")
-    check_revenue([process], 3 * DAY, {EUR: 0})
+    store = Store("a", 0)
+    store.count(10, 99, pbmon_currency="EUR")
+    for at, value in ((DAY + 9, 99), (DAY + 10, 0), (END, 0)):
+        check_revenue([store], at, {EUR: value})
 
 
 def test_no_series_give_no_figure():
-    check([], revenue_query(), DAY, {})
-
-
-def test_currencies_stay_apart():
-    process = Process("both", 0)
-    process.count(1, 10, pbmon_currency="EUR")
-    process.count(1, 20, pbmon_currency="USD")
-    check_revenue([process], 5, {EUR: 10, USD: 20})
+    titles = (
+        "Revenue (24h)", "Refunds (24h)", "Net Revenue (24h)", "Average Charge (24h)",
+        "Revenue per Hour", "Metric and Store (24h)", "Waiting for a Rate", "Transaction Rate",
+        "Transactions (24h)", "Active Users", "Feature Usage",
+    )  # fmt: skip
+    check_all([], [(e, DAY, {}) for title in titles for e in panel_queries("business", title)])
 
 
 def test_environment_and_service_choose():
-    production, staging = Process("p", 0), Process("s", 0)
+    production, staging, unnamed, other = stores = [Store(name, 0) for name in "psuo"]
     staging.resource["deployment_environment_name"] = "staging"
-    unnamed = Process("u", 0, resource={"service_name": "pocketbook"})
-    other = Process("o", 0, resource={"service_name": "other"})
-    processes = [production, staging, unnamed, other]
-    for amount, process in zip((1, 2, 4, 8), processes):
-        process.count(1, amount, pbmon_currency="EUR")
-    lines = data(processes, REVENUE, 5)
-    for values, figure in (
-        ({}, 15),  # All takes in what sets no environment
-        ({"service": "pocketbook"}, 7),
-        ({"environment": "production"}, 1),
-        ({"environment": "(production|staging)"}, 3),
-        ({"service": "pocketbook", "environment": "staging"}, 2),
-    ):
-        (expr,) = panel_queries("business", "Revenue (24h)", **values)
-        check(lines, expr, 5, {EUR: figure})
+    unnamed.resource = {"service_name": "pocketbook"}
+    other.resource = {"service_name": "other"}
+    for amount, store in zip((1, 2, 4, 8), stores):
+        store.count(1, amount, pbmon_currency="EUR")
+    assert production.resource["deployment_environment_name"] == "production"
+    wanted = [
+        (panel("Revenue (24h)", **values), 5, {EUR: figure})
+        for values, figure in (
+            ({}, 15),  # All takes in what sets no environment
+            ({"service": "pocketbook"}, 7),
+            ({"environment": "production"}, 1),
+            ({"environment": "(production|staging)"}, 3),
+            ({"service": "pocketbook", "environment": "staging"}, 2),
+        )
+    ]
+    check_all(data(stores, REVENUE, 5), wanted)
 
 
-# --- the form for store-fed counters, which revenue will have later -----------------------------
+# --- what goes back, what is left, and what a charge is worth ---
 
 
-@pytest.fixture
-def store_query(monkeypatch):
-    monkeypatch.setattr(queries, "SOURCES", {catalog.REVENUE.name: "store"})
-    return interpolate(queries.exact(catalog.REVENUE, [catalog.CURRENCY], "24h"))
+def ledger(instance: str, currency: str) -> dict[str, Store]:
+    """A store's counters at 0; metric → counter."""
+    found = {name: Store(instance, 0) for name in (REVENUE, REFUNDS, TRANSACTIONS)}
+    for name in (REVENUE, REFUNDS):
+        found[name].count(0, 0, pbmon_currency=currency)
+    for kind, status in (("charge", "completed"), ("charge", "failed"), ("refund", "completed")):
+        sell(found, 0, kind, status, 0)
+    return found
 
 
-def store(uuid: str, samples: dict[int, float]) -> dict[str, str]:
-    names = {"service_name": "pbmon", "instance": uuid, "pbmon_currency": "EUR"}
-    return series(REVENUE, names, samples)
-
-
-def test_a_new_prometheus_over_an_old_store_shows_only_what_is_new(store_query):
-    line = store(
-        "a", {minute: 1_000_000 + (10 if minute >= 200 else 0) for minute in range(100, 300)}
+def sell(books: dict[str, Store], minute: int, kind: str, status: str, count: int = 1) -> None:
+    books[TRANSACTIONS].count(
+        minute, count, pbmon_transaction_kind=kind, pbmon_transaction_status=status
     )
-    check([line], store_query, 299, {EUR: 10})
-    with pytest.raises(ServerError, match="1.00001E"):
-        check([line], revenue_query(), 299, {EUR: 10})  # the form for processes
 
 
-def test_a_store_from_its_installation_on(store_query):
-    line = store("a", {minute: 0.0 if minute < 5 else 40.0 for minute in range(1, 30)})
-    check([line], store_query, 29, {EUR: 40})
+def lines_of(*ledgers: dict[str, Store], until: int) -> list[dict[str, str]]:
+    return [
+        line for books in ledgers for name, s in books.items() for line in s.series(name, until)
+    ]
 
 
-def test_a_stores_figure_over_days_of_silence_and_failover(store_query):
-    silent = range(DAY, 4 * DAY)  # the exporter was down; another took over the same store
-    line = store("a", {m: float(m) for m in range(0, 5 * DAY, 5) if m not in silent})
-    last_before = DAY - 5
-    check([line], store_query, 4 * DAY + HOUR, {EUR: 4 * DAY + HOUR - last_before})
+def traded() -> list[dict[str, Store]]:
+    """Two stores: 3 charges of 60 € with 20 € back, and 2 of 25 $; a day before, one of 1000 €."""
+    euros, dollars = ledger("a", "EUR"), ledger("b", "USD")
+    # The setting was USD until the first transaction.
+    euros[REVENUE].count(0, 0, pbmon_currency="USD")
+    for minute, amount in ((5, 1000), (DAY, 20), (DAY + 7, 60), (DAY + 8, 100)):
+        euros[REVENUE].count(minute, amount, pbmon_currency="EUR")
+        sell(euros, minute, "charge", "completed")
+    euros[REFUNDS].count(DAY + 30, 20, pbmon_currency="EUR")
+    sell(euros, DAY + 30, "refund", "completed")
+    sell(euros, DAY + 31, "charge", "failed")
+    dollars[REVENUE].count(DAY + 9, 50, pbmon_currency="USD")
+    sell(dollars, DAY + 9, "charge", "completed", 2)
+    return [euros, dollars]
 
 
-def test_two_stores_add_up(store_query):
-    lines = [store(uuid, {m: m * 1.0 for m in range(2 * DAY + 1)}) for uuid in ("a", "b")]
-    check(lines, store_query, 2 * DAY, {EUR: 2 * DAY})
+def test_refunds_net_and_the_average_charge():
+    at = DAY + HOUR
+    lines = lines_of(*traded(), until=at)
+    check_all(
+        lines,
+        [
+            (panel("Refunds (24h)"), at, {EUR: 20, USD: 0}),
+            (panel("Net Revenue (24h)"), at, {EUR: 160, USD: 50}),
+            (panel("Average Charge (24h)"), at, {EUR: 60, USD: 25}),
+            (panel("Average Charge (24h)"), 4, {}),  # nobody has bought anything yet
+            (panel("Average Charge (24h)"), HOUR, {EUR: 1000}),
+        ],
+    )
 
 
-# --- the other panels ---------------------------------------------------------------------------
+def test_an_hour_and_the_same_hour_a_week_before():
+    at = WEEK + 30 * HOUR
+    # Every five minutes: promtool holds 10,000 samples at once.
+    store = Store("a", 0, silent=[minute for minute in range(at) if minute % 5])
+    edges = (0, 1, HOUR, HOUR + 1, WEEK, WEEK + 1, WEEK + HOUR)
+    for power, after in enumerate(edges):
+        store.count(at - WEEK - HOUR + after, 2**power, pbmon_currency="EUR")
+    now, before = panel_queries("business", "Revenue per Hour")
+    lines = data([store], REVENUE, at)
+    check_all(lines, [(now, at, {EUR: 96}), (before, at, {EUR: 6}), (before, WEEK - 1, {})])
+
+
+def test_metric_store_and_their_difference():
+    """The counters lost 12.30 € on their way; a binary fraction leaves no dust."""
+    counters = ledger("a", "EUR")
+    counters[REVENUE].count(10, 0.1, pbmon_currency="EUR")
+    counters[REVENUE].count(20, 0.2, pbmon_currency="EUR")
+    counters[REFUNDS].count(20, 1, pbmon_currency="EUR")
+    lines = lines_of(counters, until=60)
+    part = {"pbmon_currency": "EUR", "pbmon_window": "24h"}
+    for name, value in (("gross", 12.6), ("refunds", 1)):
+        store = counters[REVENUE]
+        lines.append(store.gauge(BOOKED, value, range(61), pbmon_revenue_part=name, **part))
+    values = (0.3, 12.6, -12.3, 1, 1, 0)
+    found = panel_queries("business", "Metric and Store (24h)")
+    check_all(lines, [(expr, 60, {EUR: v}) for expr, v in zip(found, values, strict=True)])
+
+
+def test_what_waits_for_a_rate_by_currency_and_for_ten_minutes():
+    lines = [
+        Store(name, 0).gauge("pbmon_revenue_unconverted", n, range(30), pbmon_currency=currency)
+        for name, currency, n in (("a", "EUR", 0), ("a", "VND", 3), ("b", "VND", 4))
+    ]
+    wanted = {EUR: 0, labels(pbmon_currency="VND"): 7}
+    expr = panel("Waiting for a Rate")
+    # Prometheus leaves a range's start out: a sample ten minutes old is too old.
+    check_all(lines, [(expr, 29, wanted), (expr, 38, wanted), (expr, 39, {})])
+
+
+# --- transactions ---
+
+
+def test_transactions_of_a_day_by_kind_and_status():
+    at = DAY + HOUR
+    expected = {
+        labels(pbmon_transaction_kind=kind, pbmon_transaction_status=status): n
+        for kind, status, n in (("charge", "completed", 5), ("charge", "failed", 1),
+                                ("refund", "completed", 1))
+    }  # fmt: skip
+    check(lines_of(*traded(), until=at), panel("Transactions (24h)"), at, expected)
+
+
+def test_transaction_rate_is_per_second_by_status():
+    stores = [Store("a", 0), Store("b", 0)]
+    for store in stores:
+        for minute in range(60):
+            store.count(minute, 60, pbmon_transaction_status="completed")
+            store.count(minute, 6, pbmon_transaction_status="failed")
+    expected = {
+        labels(pbmon_transaction_status="completed"): 2.0,
+        labels(pbmon_transaction_status="failed"): 0.2,
+    }
+    check(data(stores, TRANSACTIONS, 59), panel("Transaction Rate"), 59, expected)
+
+
+# --- users and features ---
+
+
+def users(instance: str, value: float, minutes: range, window: str = "24h", **resource: str):
+    store = Store(instance, 0)
+    store.resource.update(resource)
+    return store.gauge(USERS, value, minutes, pbmon_window=window)
+
+
+def check_users(lines: list[dict[str, str]], at: int, expected: dict[str, float]) -> None:
+    windows = ("24h", "7d", "30d")
+    found = panel_queries("business", "Active Users")
+    wanted = []
+    for window, expr in zip(windows, found, strict=True):
+        names = labels(pbmon_window=window)
+        wanted.append((expr, at, {names: expected[window]} if window in expected else {}))
+    check_all(lines, wanted)
+
+
+def test_active_users_of_two_stores_add_up():
+    lines = [users(s, 120, range(60)) for s in "ab"]
+    lines += [users("a", 300, range(60), "7d"), users("a", 500, range(60), "30d")]
+    check_users(lines, 59, {"24h": 240, "7d": 300, "30d": 500})
+
+
+def test_active_users_are_one_figure_whoever_leads():
+    lines = [
+        users("a", 120, range(60)), users("a", 120, range(60, 120), service_name="worker"),
+    ]  # fmt: skip
+    check_users(lines, 90, {"24h": 120})
+
+
+def test_active_users_stand_while_nothing_runs_and_for_a_day_at_most():
+    line = users("a", 120, range(60))
+    check_users([line], 59 + DAY - 1, {"24h": 120})
+    check_users([line], 59 + DAY, {})
 
 
 def test_feature_usage_is_the_ten_most_used_by_action():
@@ -238,8 +347,7 @@ def test_feature_usage_is_the_ten_most_used_by_action():
     assert ranked[9] > ranked[10], "a tie would leave the tenth place open"
     top = {name for name, total in totals.items() if total >= ranked[9]}
     expected = {which: n for which, n in use.items() if dict(which)["pbmon_feature_name"] in top}
-    (expr,) = panel_queries("business", "Feature Usage", range_="6h")
-    check(data(lives, FEATURES, at), expr, at, expected)
+    check(data(lives, FEATURES, at), panel("Feature Usage", range_="6h"), at, expected)
 
 
 def test_a_feature_nobody_used_in_the_range_has_no_bar():
@@ -247,54 +355,7 @@ def test_a_feature_nobody_used_in_the_range_has_no_bar():
     process.count(5, pbmon_feature_name="export", pbmon_feature_action="viewed")
     process.count(500, pbmon_feature_name="budget", pbmon_feature_action="viewed")
     process.count(5, pbmon_feature_name="budget", pbmon_feature_action="clicked")
-    (expr,) = panel_queries("business", "Feature Usage", range_="1h")
+    expr = panel("Feature Usage", range_="1h")
     viewed = labels(pbmon_feature_name="budget", pbmon_feature_action="viewed")
     check(data([process], FEATURES, 510), expr, 510, {viewed: 1})
     check(data([process], FEATURES, 600), expr, 600, {})
-
-
-def test_transaction_rate_is_per_second_by_status():
-    processes = [Process("a", 0), Process("b", 0)]
-    for process in processes:
-        for minute in range(60):
-            process.count(minute, 60, pbmon_transaction_status="completed")
-            process.count(minute, 6, pbmon_transaction_status="failed")
-    (expr,) = panel_queries("business", "Transaction Rate")
-    expected = {
-        labels(pbmon_transaction_status="completed"): 2.0,
-        labels(pbmon_transaction_status="failed"): 0.2,
-    }
-    check(data(processes, TRANSACTIONS, 59), expr, 59, expected)
-
-
-def users(instance: str, value: float, minutes: range, window: str = "24h") -> dict[str, str]:
-    names = {"service_name": "pocketbook", "instance": instance, "pbmon_window": window}
-    return series(USERS, names, dict.fromkeys(minutes, value))
-
-
-def check_users(lines: list[dict[str, str]], at: int, expected: dict[str, float]) -> None:
-    found = panel_queries("business", "Active Users")
-    windows = ("24h", "7d", "30d")
-    assert len(found) == len(windows)
-    for window, expr in zip(windows, found):
-        names = labels(pbmon_window=window)
-        check(lines, expr, at, {names: expected[window]} if window in expected else {})
-
-
-def test_active_users_are_not_multiplied_by_workers():
-    lines = [users(str(worker), 120, range(60)) for worker in range(4)]
-    lines += [users("0", 300, range(60), "7d"), users("0", 500, range(60), "30d")]
-    check_users(lines, 59, {"24h": 120, "7d": 300, "30d": 500})
-
-
-def test_active_users_bridge_a_lost_export_and_end_after_three_minutes():
-    line = users("0", 120, range(60))
-    for late, expected in ((0, 120), (1, 120), (2, 120), (3, None)):
-        # Prometheus leaves a range's start out: a sample three minutes old is too old.
-        check_users([line], 59 + late, {} if expected is None else {"24h": expected})
-
-
-def test_active_users_of_a_replaced_worker_go_after_three_minutes():
-    lines = [users("old", 120, range(60)), users("new", 90, range(58, 80))]
-    check_users(lines, 61, {"24h": 120})
-    check_users(lines, 62, {"24h": 90})

@@ -64,7 +64,7 @@ BAD = {
         ("on the data source", variable(0, "auto", False), "datasource: auto"),
     ],
     "panels_complete": [
-        ("no title", panel(RATE, "title", ""), "number 2 has no title"),
+        ("no title", panel(RATE, "title", ""), f"number {RATE + 1} has no title"),
         ("a removed type", panel(RATE, "type", "graph"), "'graph'"),
         ("a type that never was", panel(FEATURES, "type", "bar"), "'bar'"),
         ("no description", no_panel(RATE, "description"), "no description"),
@@ -83,14 +83,14 @@ BAD = {
         ("red from 80", no_panel(REVENUE, "fieldConfig", "defaults", "thresholds"), "thresholds"),
     ],
     "ids_unique": [
-        ("one id twice", panel(RATE, "id", 1), "[1, 1, 3, 4]"),
+        ("one id twice", panel(1, "id", 1), "[1, 1, 3, 4"),
         ("no id", no_panel(RATE, "id"), "None"),
     ],
     "layout_fits": [
-        ("past column 24", panel(RATE, "gridPos", "w", 17), "column 25"),
+        ("past column 24", panel(RATE, "gridPos", "w", 25), "column 25"),
         ("left of column 0", panel(REVENUE, "gridPos", "x", -1), "'Revenue (24h)'"),
-        ("side over side", panel(RATE, "gridPos", "x", 7), "overlap"),
-        ("line over line", panel(USERS, "gridPos", "y", 7), "overlap"),
+        ("side over side", panel(RATE, "gridPos", "x", 1), "overlap"),
+        ("line over line", panel(USERS, "gridPos", "y", 23), "overlap"),
     ],
 }
 

@@ -7,24 +7,24 @@ import pytest
 from grafana import queries
 from pbmon import catalog
 from tests.grafana import promql_rules
-from tests.grafana.changes import FEATURES, RATE, REVENUE, SCOPE, USERS, ask, findings, put
+from tests.grafana.changes import FEATURES, RATE, SCOPE, USERS, ask, findings, put
 from tests.grafana.promql_rules import RULES
 
-SELECTOR = "pbmon_revenue_total{@@}"
-SUM_OF_FORM = "sum by (pbmon_currency) ({})"
-FORM = (
-    "clamp_min(max_over_time(M[24h])"
-    " - (last_over_time(M[1d] offset 24h) or max_over_time(M[24h]) * 0), 0)"
+SELECTOR = "pbmon_feature_usage_total{@@}"
+EXACT = (
+    "sum by (pbmon_feature_name) (clamp_min(max_over_time(M[24h])"
+    " - (last_over_time(M[1d] offset 24h) or max_over_time(M[24h]) * 0), 0))"
 ).replace("M", SELECTOR)
-STORE_FORM = (
-    "max_over_time(M[24h]) - (last_over_time(M[7d] offset 24h) or min_over_time(M[24h]))"
-).replace("M", SELECTOR)
-EXACT = SUM_OF_FORM.format(FORM)
+OF_STORE = (
+    "sum by (pbmon_currency) (max by (instance, pbmon_currency) (max_over_time(M[24h]))"
+    " - (max by (instance, pbmon_currency) (last_over_time(M[7d] offset 24h))"
+    " or min by (instance, pbmon_currency) (min_over_time(M[24h]))))"
+).replace("M", "pbmon_revenue_total{@@}")
 
 
-def exact_but(old, new):
-    assert old in EXACT
-    return ask(EXACT.replace(old, new))
+def exact_but(old, new, form=EXACT):
+    assert old in form
+    return ask(form.replace(old, new))
 
 
 def rate(matchers="@@", by="by (pbmon_transaction_status)", window="$__rate_interval"):
@@ -55,11 +55,18 @@ BAD = {
         ("base of 15 minutes", exact_but("[1d]", "[15m]"), "counter"),
         ("no case without base", exact_but(f" or max_over_time({SELECTOR}[24h]) * 0", ""),
          "counter"),
-        ("base of another series", exact_but("last_over_time(pbmon_revenue_total",
-                                             "last_over_time(pbmon_transactions_total"), "counter"),
-        ("other matchers in the base", exact_but("@@}[1d]", 'pbmon_currency="EUR", @@}[1d]'),
+        ("base of another series", exact_but("last_over_time(pbmon_feature_usage_total",
+                                             "last_over_time(pbmon_events_total"), "counter"),
+        ("other matchers in the base", exact_but("@@}[1d]", 'pbmon_feature_name="x", @@}[1d]'),
          "counter"),
-        ("the store's form", ask(SUM_OF_FORM.format(STORE_FORM)), "counter"),
+        ("the store's form of a process's", ask(OF_STORE.replace(
+            "pbmon_revenue_total", "pbmon_feature_usage_total").replace(
+            "pbmon_currency", "pbmon_feature_name")), "counter"),
+        ("a process's form of the store's",
+         exact_but("pbmon_feature_usage_total", "pbmon_revenue_total"), "counter"),
+        ("a base of the store's of one day", exact_but("[7d]", "[1d]", OF_STORE), "counter"),
+        ("a week ago less last week's base",
+         exact_but("[24h])", "[24h] offset 1w)", OF_STORE), "counter"),
     ],
     "gauges_bounded": [
         ("a bare gauge", ask("max by (pbmon_window) (pbmon_users_active{@@})", USERS), "look-back"),
@@ -86,7 +93,7 @@ BAD = {
         ("another metric's group", rate(by="by (pbmon_feature_name)"), "by pbmon_feature_name"),
         ("le of a counter", rate(by="by (le)"), "grouped by le"),
         ("an unknown match", ask(f"{EXACT} and on (nobody) {EXACT}"), "grouped by nobody"),
-        ("an unknown join", ask(f"{EXACT} * on (pbmon_currency) group_left (nobody) {EXACT}"),
+        ("an unknown join", ask(f"{EXACT} * on (pbmon_feature_name) group_left (nobody) {EXACT}"),
          "grouped by nobody"),
         ("another label's legend", put("panels", RATE, "targets", 0, "legendFormat", "{{status}}"),
          "legend status"),
@@ -97,9 +104,13 @@ BAD = {
         ("another kind of variable", service_variable("metrics(pbmon)"), "not label_values"),
     ],
     "never_merged": [
-        ("currencies added", exact_but(" by (pbmon_currency)", ""), "over pbmon_currency"),
-        ("added later", ask(f"sum({EXACT})"), "over pbmon_currency"),
-        ("left out", exact_but("by (pbm", "without (pbm"), "over pbmon_currency"),
+        ("currencies added", exact_but("sum by (pbmon_currency)", "sum", OF_STORE),
+         "over pbmon_currency"),
+        ("added later", ask(f"sum({OF_STORE})"), "over pbmon_currency"),
+        ("left out", exact_but("sum by (pbm", "sum without (pbm", OF_STORE), "over pbmon_currency"),
+        ("gross and refunds", ask("sum by (pbmon_currency, pbmon_window)"
+                                  " (last_over_time(pbmon_revenue_booked{@@}[10m]))"),
+         "over pbmon_revenue_part"),
         ("windows mixed", ask("max(last_over_time(pbmon_users_active{@@}[3m]))", USERS),
          "over pbmon_window"),
         ("a choice of windows",
@@ -136,12 +147,14 @@ QUANTILE = (
     "expr",
     [
         EXACT,
+        OF_STORE,
+        OF_STORE.replace("[24h]", "[24h] offset 1w").replace("offset 24h", "offset 8d"),
         QUANTILE,
         "sum by (pbmon_currency) (increase(pbmon_revenue_total{@@}[1h]))",
         "sum without (instance) (rate(pbmon_transactions_total{@@}[$__rate_interval]))",
         # One window is chosen, so nothing is mixed.
         'max(last_over_time(pbmon_users_active{pbmon_window="7d", @@}[3m]))',
-        f"topk by (pbmon_currency) (3, {EXACT} > 0)",
+        f"topk by (pbmon_currency) (3, {OF_STORE} > 0)",
     ],
 )
 def test_a_good_query_stays_green(expr):
@@ -149,20 +162,11 @@ def test_a_good_query_stays_green(expr):
     assert [line for line in findings(ask(expr)) if "legend" not in line] == []
 
 
-def test_the_stores_form_is_asked_for_where_the_store_exports(monkeypatch):
-    monkeypatch.setattr(queries, "SOURCES", {"pbmon.revenue": "store"})
-    assert findings(ask(SUM_OF_FORM.format(STORE_FORM))) == []
-    assert any("pbmon_revenue_total is a counter" in line for line in findings(ask(EXACT)))
-
-
-def test_swapping_a_source_is_one_word(monkeypatch):
-    def asked():
-        return queries.exact(catalog.REVENUE, [catalog.CURRENCY], "24h")
-
-    assert asked() == EXACT.replace("@@", SCOPE)
-    monkeypatch.setattr(queries, "SOURCES", {"pbmon.revenue": "store"})
-    swapped = asked()
-    assert findings(put("panels", REVENUE, "targets", 0, "expr", swapped)) == []
+def test_who_exports_a_counter_says_the_catalogue():
+    usage = queries.exact(catalog.FEATURE_USAGE, [catalog.FEATURE_NAME], "24h")
+    revenue = queries.exact(catalog.REVENUE, [catalog.CURRENCY], "24h")
+    assert (usage, revenue) == (EXACT.replace("@@", SCOPE), OF_STORE.replace("@@", SCOPE))
+    assert findings(ask(queries.exact(catalog.REVENUE, [catalog.CURRENCY], "1h", ago="1w"))) == []
 
 
 def test_series_names_are_those_of_the_catalogue():

@@ -71,6 +71,10 @@ def test_assets_are_in(names, folder, pattern):
     assert {f"pbmon/_assets/{file}" for file in files} <= names
 
 
+def test_the_page_of_reports_is_in(names):
+    assert "pbmon/reports/page.html.j2" in names
+
+
 def test_types_and_licence_are_in(names):
     assert "pbmon/py.typed" in names
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)

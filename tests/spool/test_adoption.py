@@ -20,6 +20,7 @@ from pbmon.spool import adoption, directory, frames, ledger
 from pbmon.spool.books import Books
 from pbmon.spool.directory import Home
 from pbmon.spool.frames import CHANNELS
+from pbmon.spool.ledger import Origin
 from pbmon.spool.queue import Spool
 from tests import fresh
 from tests.spool.spools import Spools, drain, fill, is_balanced, tell, totals
@@ -656,7 +657,11 @@ def test_missing_segments_are_counted(remains):
     assert drain(orphan, "events") == remains.payloads["events"]
 
 
-def test_missing_segments_are_counted_also_where_nobody_reads(remains):
+@pytest.mark.parametrize("up_s", [100, 100_000])
+def test_missing_segments_are_counted_also_where_nobody_reads(remains, monkeypatch, up_s):
+    # Below 0 in the first hour after the boot.
+    limit_ns = min((up_s - 3600) * 10**9, 1)
+    monkeypatch.setattr(Origin, "limit_ns", lambda *_: limit_ns)
     (orphan,), books = remains.adopt({"traces-00000001.seg": None})
     orphan.expire("traces")
     assert totals(books, "traces") == (12, 0, 12)

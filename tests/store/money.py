@@ -81,7 +81,7 @@ def check_books(engine):
     within it. Gives the rows that count."""
     found = rows(engine)
     counting = [row for row in found if row.counted_at is not None]
-    hours, everything = defaultdict(Counter), defaultdict(Counter)
+    hours, booked, everything = (defaultdict(Counter) for _ in range(3))
     for row in counting:
         assert row.status == "completed"
         sign = 1 if _is_revenue(row) else -1
@@ -91,8 +91,10 @@ def check_books(engine):
         }  # fmt: skip
         place = (row.kind, sign, row.currency, row.exponent)
         hours[(row.occurred_at // HOUR * HOUR, *place)].update(sums)
+        booked[(row.counted_at // HOUR * HOUR, *place)].update(sums)
         everything[place].update(sums)
     assert _sums(rows(engine, tables.revenue_totals), ("hour", "kind", "sign")) == _plain(hours)
+    assert _sums(rows(engine, tables.counted_totals), ("hour", "kind", "sign")) == _plain(booked)
     completed = [r for r in rows(engine, tables.ledger_totals) if r.status == "completed"]
     assert _sums(completed, ("kind", "sign")) == _plain(everything)
     _check_charges(found)

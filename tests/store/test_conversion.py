@@ -183,7 +183,7 @@ def test_the_leader_converts_what_waits(write, url, engine):
     assert earned(engine) == (5000, 0)
     leader._conversions_at_s = 0.0
     leader.convert()
-    assert earned(engine) == (5100, 0)
+    assert earned(engine) == (15000, 0)
     leader._close()
 
 

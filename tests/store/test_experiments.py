@@ -7,9 +7,10 @@ import pytest
 from pbmon.experiments import Arm, Exposed
 from pbmon.spool import entries
 from pbmon.spool.entries import Link
-from pbmon.store.access import open_engine, open_writer, read
+from pbmon.store.access import open_engine, open_writer
 from pbmon.store.engine import reading
 from pbmon.store.experiments import by_variant
+from pbmon.store.reader import Reader
 from tests.store.test_exposures import exposure
 from tests.store.test_writer import NOON, event, portion
 
@@ -20,12 +21,12 @@ SECOND = 1_000_000
 def store(url, engine):
     """Writes payloads, then tells the figures."""
     writer = open_writer(url, "opt-out")
-    queries = read(engine)
+    reader = Reader(engine)
 
     def tell(*payloads, window_s=None, key="checkout"):
         if payloads:
             writer.write([portion(*payloads)])
-        return queries.exposed(key, "paid", window_s)
+        return reader.exposed(key, "paid", window_s)
 
     yield tell
     writer.close()

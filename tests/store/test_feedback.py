@@ -9,7 +9,8 @@ from pbmon.spool import entries
 from pbmon.spool.entries import Feedback
 from pbmon.store import tables
 from pbmon.store.access import StoreError, open_writer, read
-from pbmon.store.writer import DAY
+from pbmon.store.reader import Reader
+from pbmon.store.schema import DAY
 from pbmon.surveys import BUILT_IN, Comment, FeedbackSummary, Figures
 from tests.store.test_writer import NOON, TRACE, portion
 
@@ -118,7 +119,7 @@ def test_a_row_comes_with_its_place_or_not_at_all(writer, engine):
 
 def summary(url, engine, payloads, survey="nps", segment=None, **of):
     open_writer(url, "opt-out").write([portion(*payloads)])
-    return read(engine).feedback(START, END, survey, of.get("is_", BUILT_IN["nps"]), segment)
+    return Reader(engine).feedback(START, END, survey, of.get("is_", BUILT_IN["nps"]), segment)
 
 
 def many(score, count, first, **more):
@@ -146,13 +147,13 @@ def test_people_and_not_answers_are_counted(url, engine):
     more = [answer(9, session=f"s{n}") for n in range(4)] + [answer(9) for _ in range(4)]
     more += [answer(9, session="s0")]
     open_writer(url, "opt-out").write([portion(*more, source="2-b")])
-    assert read(engine).feedback(START, END, "nps", NPS).responses is None
+    assert Reader(engine).feedback(START, END, "nps", NPS, None).responses is None
     open_writer(url, "opt-out").write([portion(answer(9), source="3-c")])
-    assert read(engine).feedback(START, END, "nps", NPS).responses == 40
+    assert Reader(engine).feedback(START, END, "nps", NPS, None).responses == 40
     open_writer(url, "opt-out").write(
         [portion(entries.encode(entries.Link(NOON, "s1", "7")), source="4-d")]
     )
-    assert read(engine).feedback(START, END, "nps", NPS).responses is None
+    assert Reader(engine).feedback(START, END, "nps", NPS, None).responses is None
 
 
 def test_what_few_people_said_is_hidden_and_can_t_be_computed(url, engine):
@@ -180,7 +181,7 @@ def test_csat_and_texts(url, engine):
     texts = [answer(None, survey="text", user=str(n), at=NOON + n, comment=f"no. {n}")
              for n in range(25)]  # fmt: skip
     open_writer(url, "opt-out").write([portion(*texts, source="2-b")])
-    told = read(engine).feedback(START, END, "text", TEXT)
+    told = Reader(engine).feedback(START, END, "text", TEXT, None)
     assert (told.responses, told.figure, told.mean, told.distribution) == (25, None, None, {})
     assert told.comments == [Comment(NOON + n, None, f"no. {n}") for n in range(24, 4, -1)]
 
@@ -197,7 +198,7 @@ def test_segments_with_the_smallest_hidden_beside_a_single_small_one(url, engine
         None: Figures(None, None, None),
         "team": Figures(None, None, None),
     }
-    told = read(engine).feedback(START, END, "nps", NPS, "region")
+    told = Reader(engine).feedback(START, END, "nps", NPS, "region")
     assert told.segments == {None: Figures(50, told.figure, told.mean)}
 
 

@@ -13,8 +13,9 @@ import pytest
 
 from pbmon import growth
 from pbmon.parsing import Users
-from pbmon.store import schema, users
-from pbmon.store.users import UsersError, snapshot
+from pbmon.store import engine, schema, users
+from pbmon.store.application import ApplicationError, connected
+from pbmon.store.users import snapshot
 from pbmon.testing import capture
 from tests.stack.process import unused_port
 from tests.store.conftest import BOTH, new_database
@@ -258,10 +259,11 @@ def test_of_a_missed_day_it_is_known_who_came_and_not_who_was_active(database, n
 
 def test_it_may_only_read(database):
     make(database, people(count=20))
-    made = users._open(database.url)
-    with made.connect() as connection, pytest.raises(Exception, match=r"(?i)read.?only"):
+    with (
+        connected(database.url, "[users]") as connection,
+        pytest.raises(Exception, match=r"(?i)read.?only"),
+    ):
         connection.exec_driver_sql("DELETE FROM users")
-    made.dispose()
     assert database.execute("SELECT count(*) FROM users") == [(20,)]
 
 
@@ -292,7 +294,7 @@ def test_a_mapping_that_does_not_fit_is_one_line(database, columns, said):
         database.url.startswith("sqlite")
     ):
         said = "can't be read"  # there a schema is another file
-    with pytest.raises(UsersError) as raised:
+    with pytest.raises(ApplicationError) as raised:
         taken(mapping(database, **columns))
     assert said in str(raised.value)
     assert_no_password(database.url, str(raised.value))
@@ -307,7 +309,7 @@ def assert_no_password(url, text):
 @pytest.mark.server
 def test_a_column_that_holds_no_time_is_said(postgresql):
     make(postgresql, [])
-    with pytest.raises(UsersError, match="holds no times in email of users"):
+    with pytest.raises(ApplicationError, match="holds no times in email of users"):
         taken(mapping(postgresql, created_at="email"))
 
 
@@ -321,7 +323,7 @@ def test_a_column_that_holds_no_time_is_said(postgresql):
     ids=["url", "away", "driver"],
 )
 def test_a_database_that_can_t_be_asked_is_said_without_its_password(url, said):
-    with pytest.raises(UsersError) as raised:
+    with pytest.raises(ApplicationError) as raised:
         taken(mapping(Database(url)))
     assert said in str(raised.value)
     assert "hunter2" not in str(raised.value)
@@ -329,10 +331,10 @@ def test_a_database_that_can_t_be_asked_is_said_without_its_password(url, said):
 
 @pytest.mark.server
 def test_a_statement_that_hangs_is_cut_off(postgresql, monkeypatch):
-    monkeypatch.setattr(users.engine, "TIMEOUT_S", 1)
+    monkeypatch.setattr(engine, "TIMEOUT_S", 1)
     database = postgresql
     database.execute(
         "CREATE VIEW users AS SELECT 1 AS id, now() AS created, now() AS seen FROM pg_sleep(3600)"
     )
-    with pytest.raises(UsersError, match="QueryCanceled"):
+    with pytest.raises(ApplicationError, match="QueryCanceled"):
         taken(mapping(database))

@@ -153,8 +153,7 @@ class Trial:
     def outcome(self, kills):
         accepted, gone = self.numbers("log"), self.numbers("log.gone")
         made = open_engine(self.url)
-        with made.connect() as connection:
-            found = [work.find(connection) for work in WORKS]
+        found = [work.find(made) for work in WORKS]
         made.dispose()
         return Outcome(
             kills=kills,

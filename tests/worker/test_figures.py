@@ -17,6 +17,7 @@ from sqlalchemy import text
 from pbmon import catalog, settings
 from pbmon.catalog import Metric
 from pbmon.runtime import Figure
+from pbmon.settings import Settings
 from pbmon.store import figures as of_store
 from pbmon.store import schema, tables
 from pbmon.store.access import StoreError, open_deliveries, open_engine, open_figures
@@ -46,7 +47,7 @@ def known(url):
 def read(url, *sources):
     reader = open_figures(url)
     try:
-        return reader.read(sources or figures.SOURCES)
+        return reader.read(sources or figures.sources(Settings()))
     finally:
         reader.close()
 
@@ -78,7 +79,7 @@ def test_what_destinations_are_to_get_and_refuse(url):
     first, second, *_ = deliveries.take("segment", 5)
     deliveries.settle("segment", [first.event_id], {second.event_id: "rejected:422"})
     deliveries.close()
-    assert values(read(url)) == {
+    assert values(read(url, *figures.SOURCES[:1])) == {
         ("pbmon.delivery.waiting", "segment"): 3, ("pbmon.delivery.dead_letters", "segment"): 1,
         ("pbmon.delivery.waiting", "webhook"): 5, ("pbmon.delivery.dead_letters", "webhook"): 0,
     }  # fmt: skip
@@ -207,7 +208,7 @@ def test_who_loses_the_role_says_so_at_once(postgresql):
         assert made.is_leading
         assert len(made.heard) == 2
         made.finish(0)
-        assert made.heard[2].figures == first.figures
+        assert values(first).items() <= values(made.heard[2]).items()
 
 
 def test_where_the_store_does_not_say_them_nothing_is_published(url, monkeypatch, caplog):

@@ -21,8 +21,8 @@ class Work(Protocol):
     def send(self, number: int) -> bool:
         """In a writer, within its transaction where there is one; whether it was accepted."""
 
-    def find(self, connection: Any) -> Counter[int]:
-        """Of a connection to the store: number → how often it is there."""
+    def find(self, engine: Any) -> Counter[int]:
+        """In the store: number → how often it is there."""
 
 
 class Events:
@@ -31,10 +31,11 @@ class Events:
     def send(self, number: int) -> bool:
         return bool(pbmon.track("numbered", {"n": number}, user_id=number % 100))
 
-    def find(self, connection: Any) -> Counter[int]:
-        table = "events" if connection.dialect.name == "sqlite" else f"{SCHEMA}.events"
+    def find(self, engine: Any) -> Counter[int]:
+        table = "events" if engine.dialect.name == "sqlite" else f"{SCHEMA}.events"
         query = f"SELECT properties->>'n' FROM {table} WHERE name = 'numbered'"
-        return Counter(int(n) for (n,) in connection.exec_driver_sql(query))
+        with engine.connect() as connection:
+            return Counter(int(n) for (n,) in connection.exec_driver_sql(query))
 
 
 class Charges:
@@ -47,8 +48,8 @@ class Charges:
         amount = Decimal(number % 1000).scaleb(-2)
         return bool(pbmon.track_revenue(amount, "USD", transaction_id=str(number)))
 
-    def find(self, connection: Any) -> Counter[int]:
-        charges = {int(row.key): row.amount_minor for row in check_books(connection.engine)}
+    def find(self, engine: Any) -> Counter[int]:
+        charges = {int(row.key): row.amount_minor for row in check_books(engine)}
         assert all(cents == number % 1000 for number, cents in charges.items())
         return Counter(charges.keys())
 

@@ -79,12 +79,13 @@ def revenue_metrics(
     """
     start, end = periods.span(period, kind, tz, now or datetime.now(timezone.utc))
     base_currency = runtime.active.settings.base_currency
-    return _metrics(
+    return metrics_of(
         start, end, reading.store().revenue(_micros(start), _micros(end), base_currency)
     )
 
 
-def _metrics(start: datetime, end: datetime, revenue: Revenue) -> RevenueMetrics:
+def metrics_of(start: datetime, end: datetime, revenue: Revenue) -> RevenueMetrics:
+    """From what the store says of a period, to what is told of it."""
     _, places, sums, held = revenue
     gross, refunds = (sum(s.base_minor for s in sums if s.sign == sign) for sign in (1, -1))
     charges = [s for s in sums if s.kind == "charge"]

@@ -11,7 +11,10 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
 
-COMMANDS = ("dashboards", "delivery", "doctor", "experiment", "run", "store", "worker")
+COMMANDS = (
+    "dashboards", "delivery", "doctor", "experiment", "reconcile", "report", "run", "store",
+    "worker",
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -129,16 +129,16 @@ def _budget(budget: Budget) -> str:
     return " ".join([*([budget.method] if budget.method else []), budget.endpoint, *words])
 
 
-_DATABASES = ("store_url", "outbox_url")
+_URLS = ("store_url", "outbox_url", "prometheus_url", "rates_url")
 
 
 def _shown(name: str, value: Any) -> str:
     if name == "budgets":
         return "; ".join(map(_budget, value.all)) or "none"
-    if name in _DATABASES and value is not None and value.startswith("env:"):
+    if name in (*_URLS, "prometheus_token") and (value or "").startswith("env:"):
         variable = value.removeprefix("env:")
         return value if os.environ.get(variable) else f"{value} ✗ {variable} is not set"
-    if name in ("endpoint", "analytics_endpoint", *_DATABASES) and value is not None:
+    if name in ("endpoint", "analytics_endpoint", *_URLS) and value is not None:
         return privacy.mask_url(value)
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pbmon import privacy, settings
-from pbmon.settings import Settings
+from pbmon.settings import Problem, Settings
 from pbmon.spool import journal
 from pbmon.spool.directory import Home, UnusableError
 from pbmon.store.access import StoreError
@@ -17,11 +17,12 @@ from pbmon.worker.urls import store_url
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """url: of the store in force."""
+    """url: of the store in force. problems: with the settings, which were told."""
 
     settings: Settings
     home: Home
     url: str
+    problems: tuple[Problem, ...]
 
     @property
     def shown(self) -> str:
@@ -29,8 +30,9 @@ class Place:
         return privacy.mask_url(self.url)
 
 
-def in_place(do: Callable[[Place], int]) -> int:
-    """The exit code of do(). A setting, a directory or a store that can't be used is one line."""
+def in_place(do: Callable[[Place], int], *, failure: int = 1) -> int:
+    """The exit code of do(). A setting, a directory or a store that can't be used is one line, and
+    the latter two a failure."""
     resolved, problems = settings.resolve()
     for problem in problems:
         print(problem, file=sys.stderr)
@@ -38,10 +40,10 @@ def in_place(do: Callable[[Place], int]) -> int:
         home = journal.open_home(resolved.state_dir, providers.service_name(resolved))
     except UnusableError as error:
         print(f"pbmon: no state directory: {error}", file=sys.stderr)
-        return 1
-    place = Place(resolved, home, store_url(resolved, home))
+        return failure
+    place = Place(resolved, home, store_url(resolved, home), tuple(problems))
     try:
         return do(place)
     except StoreError as error:
         print(f"pbmon: the store {place.shown} {error}", file=sys.stderr)
-        return 1
+        return failure

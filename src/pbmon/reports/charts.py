@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 COLOURS = ("#3566c8", "#b97a06", "#1d7f49", "#8a4fbf", "#c5352c", "#59616e")
 _SOFT = "#59616e"
-_LINE = "#e2e5ea"
-_MOST_LABELS = 10
+_LINE = "#cfd4db"
+_MOST_LABELS = 11
 _MOST_CHARACTERS = 80
 """Of the labels below a chart, beside each other."""
 
@@ -33,7 +33,10 @@ def draw(chart: Chart) -> str:
         _plot(axes, chart)
         _dress(axes, chart)
         out = io.StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        # On the page's own ground, whether that is light or dark.
+        figure.savefig(
+            out, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
+        )
     text = out.getvalue()
     return text[text.index("<svg") :]
 
@@ -78,7 +81,8 @@ def _dress(axes: Axes, chart: Chart) -> None:
     if all(value is None or value >= 0 for values in chart.series.values() for value in values):
         axes.set_ylim(bottom=0)
     if len(chart.series) > 1:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=8,
+                    labelcolor=_SOFT)  # fmt: skip
 
 
 def _plain(text: str) -> str:

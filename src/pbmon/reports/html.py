@@ -33,6 +33,7 @@ def write(page: Page) -> str:
         finalize=_finalize,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters.update(shown=shown, change=change, picture=picture)
     return environment.get_template(_TEMPLATE).render(page=page)

@@ -13,7 +13,7 @@ from typing import Literal
 Number = int | float | Decimal
 
 HIDDEN = "few people"
-"""In the place of a figure about fewer people than may be told (store.queries.K)."""
+"""In the place of a figure about fewer people than may be told (privacy.K)."""
 
 NONE = "–"
 
@@ -29,6 +29,11 @@ class Amount:
     value: Number | None
     unit: str = ""
     hidden: bool = False
+
+
+def of_people(count: int | None) -> Amount:
+    """A number of people as the store tells it. None: they are few, or may be."""
+    return Amount(count, hidden=count is None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,8 @@ class Shelf(ABC):
         if channel == "events" or not self.ledger.waiting(channel):
             return
         limit_ns = self.ledger.origin.limit_ns(MAX_AGE_S)
-        if limit_ns <= self._young_ns.get(channel, 0):
+        young_ns = self._young_ns.get(channel)
+        if young_ns is not None and limit_ns <= young_ns:
             return
         position, expired, corrupt = self.ledger.positions[channel], 0, 0
         if (held := self._held.get(channel)) is not None:

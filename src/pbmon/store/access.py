@@ -141,14 +141,16 @@ def open_conversions(url: str) -> Conversions:
     return Conversions(made)
 
 
-def open_reader(url: str, timezone: str = "UTC") -> Reader:
-    """The figures of a store; one in SQLite is made or upgraded first, with this zone for the days
-    of people. Raises StoreError."""
+def open_reader(url: str, *, makes: str | None = None) -> Reader:
+    """The figures of a store. makes: one in SQLite is made or upgraded first, with this zone for
+    the days of people. Raises StoreError."""
+    if makes is None and not may_be_there(url):
+        raise StoreError("is made by the first event, and none is there yet")
     with signals.importing:
         from pbmon.store.reader import LIMIT_S, Reader
 
     made = open_engine(url, patience_s=LIMIT_S)
-    _require_current(made, makes=timezone if made.dialect.name == "sqlite" else None)
+    _require_current(made, makes=makes if made.dialect.name == "sqlite" else None)
     return Reader(made)
 
 
@@ -181,7 +183,7 @@ def make_outbox(made: Engine) -> str:
     return "has the outbox"
 
 
-def upgrade(made: Engine, timezone: str) -> str:
+def upgrade(made: Engine, timezone: str = "UTC") -> str:
     """Make or upgrade the tables; what was done, in words. timezone: of the days of people in a
     store that is made. Raises StoreError."""
     from pbmon.store import schema

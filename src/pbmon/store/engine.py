@@ -7,7 +7,8 @@ import os
 import threading
 import time
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from pbmon import signals
 from pbmon.spool import disk
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Engine
+    from sqlalchemy import URL, Connection, Engine
 
 SCHEMA = "pbmon"
 """Where our tables are in PostgreSQL; nothing outside it is touched. SQLite has no schemas."""
@@ -25,6 +26,7 @@ TIMEOUT_S = 5
 _READS = "pbmon_reads"
 _FILE = "pbmon_file"
 _LOCK_WAIT_S = 10
+_STEPS = 10_000  # of SQLite's machine, well below a millisecond
 
 
 class RemovedError(OSError):
@@ -152,6 +154,21 @@ def _identity(file: Path | None) -> tuple[int, int] | None:
 def reading(made: Engine) -> Engine:
     """The same for transactions that only read: in SQLite they keep no writer waiting."""
     return made.execution_options(**{_READS: True})
+
+
+@contextmanager
+def within(connection: Connection, patience_s: float) -> Iterator[None]:
+    """For SQLite, which has no limit of its own: all statements together may take so long."""
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver: Any = connection.connection.dbapi_connection
+    until_s = time.monotonic() + patience_s
+    driver.set_progress_handler(lambda: time.monotonic() > until_s, _STEPS)
+    try:
+        yield
+    finally:
+        driver.set_progress_handler(None, 0)
 
 
 def _use_wal(connection: Any) -> None:

@@ -75,11 +75,11 @@ class Exposures:
                 return writer.session(entry.session_id)
             self._batch.drop(source, "consent")
             return None
-        person = self._batch.person(entry.user_id)
+        person = self._batch.people.person(entry.user_id)
         if person.is_deleted:
             self._batch.drop(source, "deleted")
             return None
-        if not self._batch.may_keep(person, None) or person.subject is None:
+        if not self._batch.people.may_keep(person, None) or person.subject is None:
             self._batch.drop(source, "consent")
             return None
         return person.subject

@@ -70,11 +70,11 @@ class FeedbackBook:
         subject = None
         whose = b""
         if entry.user_id is not None:
-            person = batch.person(entry.user_id)
+            person = batch.people.person(entry.user_id)
             if person.is_deleted:
                 batch.drop(source, "deleted")
                 return None
-            if not batch.may_keep(person, entry.consent):
+            if not batch.people.may_keep(person, entry.consent):
                 batch.drop(source, "consent")
                 return None
             subject, whose = person.subject, writer.lookup(entry.user_id)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Executable, Select, and_, case, exists, func, select, text
@@ -123,24 +123,46 @@ def rely_on(connection: Connection, source: str) -> None:
 
 def find(connection: Connection, day: dt.date | None = None) -> UserGrowth | None:
     """Of the source in force: the figures of a day, of the newest there is by default."""
-    snapshots = growth_snapshots
-    source = select(meta.c.value).where(meta.c.key == _SOURCE).scalar_subquery()
-    query = select(snapshots).where(snapshots.c.source == func.coalesce(source, ACTIVITY))
+    query = _in_force()
     if day is not None:
-        query = query.where(snapshots.c.day == day)
-    newest = query.order_by(snapshots.c.day.desc()).limit(1)
+        query = query.where(growth_snapshots.c.day == day)
+    newest = query.order_by(growth_snapshots.c.day.desc()).limit(1)
     found = connection.execute(newest).mappings().one_or_none()
     if found is None:
         return None
-    growth = UserGrowth(**found)
-    if growth.before is None and growth.churned is not None:
-        # The table of users can't tell; its figures of 30 days before do.
-        earlier = select(snapshots.c.active_30d).where(
-            snapshots.c.source == growth.source,
-            snapshots.c.day == growth.day - dt.timedelta(days=MONTH),
-        )
-        growth = dataclasses.replace(growth, before=connection.execute(earlier).scalar())
-    return growth
+    day = found["day"] - dt.timedelta(days=MONTH)
+    return _knowing_before(UserGrowth(**found), _active_30d(connection, day, day))
+
+
+def of_days(connection: Connection, first: dt.date, last: dt.date) -> list[UserGrowth]:
+    """As find(), of those days from the first to the last, both within, that have figures."""
+    days = growth_snapshots.c.day
+    found = connection.execute(_in_force().where(days.between(first, last)).order_by(days))
+    month = dt.timedelta(days=MONTH)
+    earlier = _active_30d(connection, first - month, last - month)
+    return [_knowing_before(UserGrowth(**row), earlier) for row in found.mappings()]
+
+
+def _in_force() -> Select[Any]:
+    source = select(meta.c.value).where(meta.c.key == _SOURCE).scalar_subquery()
+    return select(growth_snapshots).where(
+        growth_snapshots.c.source == func.coalesce(source, ACTIVITY)
+    )
+
+
+def _active_30d(
+    connection: Connection, first: dt.date, last: dt.date
+) -> Mapping[dt.date, int | None]:
+    found = _in_force().where(growth_snapshots.c.day.between(first, last))
+    return {row.day: row.active_30d for row in connection.execute(found)}
+
+
+def _knowing_before(growth: UserGrowth, earlier: Mapping[dt.date, int | None]) -> UserGrowth:
+    """The table of users can't tell it; its figures of 30 days before do."""
+    if growth.before is not None or growth.churned is None:
+        return growth
+    before = earlier.get(growth.day - dt.timedelta(days=MONTH))
+    return dataclasses.replace(growth, before=before)
 
 
 def figures(connection: Connection) -> list[Figure]:

@@ -122,8 +122,8 @@ class Ledger:
     def _line_of(self, entry: Transaction) -> Line:
         subject = None
         if entry.user_id is not None:
-            person = self._batch.person(entry.user_id)
-            if not person.is_deleted and self._batch.may_keep(person, None):
+            person = self._batch.people.person(entry.user_id)
+            if not person.is_deleted and self._batch.people.may_keep(person, None):
                 subject = person.subject
         body = [entry.charge, entry.amount_minor, entry.currency, entry.exponent]
         return Line(

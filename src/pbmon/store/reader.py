@@ -10,9 +10,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pbmon.experiments import Exposed
 from pbmon.growth import Cohort, FeatureAdoption, FunnelStep, UserGrowth
 from pbmon.runtime import Revenue
-from pbmon.store import adoption, cohorts, experiments, feedback, funnels, growth, revenue
+from pbmon.store import (
+    adoption,
+    cohorts,
+    experiments,
+    feedback,
+    funnels,
+    growth,
+    reconciliation,
+    revenue,
+)
 from pbmon.store.access import asking
 from pbmon.store.engine import reading
+from pbmon.store.reconciliation import Books
 from pbmon.surveys import FeedbackSummary, Survey
 
 if TYPE_CHECKING:
@@ -37,6 +47,16 @@ class Reader:
     def revenue(self, start: int, end: int, base_currency: str) -> Revenue:
         return self._ask(lambda connection: revenue.read(connection, start, end, base_currency))
 
+    def revenue_conflicts(self, start: int, end: int) -> dict[str, int]:
+        """Reason → how many were not booked."""
+        return self._ask(lambda connection: revenue.conflicts(connection, start, end))
+
+    def books(self, edges: Sequence[int], tail: int, base_currency: str) -> Books:
+        """As reconciliation.read()."""
+        return self._ask(
+            lambda connection: reconciliation.read(connection, edges, tail, base_currency)
+        )
+
     def exposed(self, key: str, goal: str, window_s: float | None) -> Exposed:
         window = round(window_s * 1e6) if window_s is not None else None
         return self._ask(lambda connection: experiments.exposed(connection, key, goal, window))
@@ -53,6 +73,10 @@ class Reader:
     def user_growth(self, day: dt.date | None) -> UserGrowth | None:
         """Of a day, or of the newest there is."""
         return self._ask(lambda connection: growth.find(connection, day))
+
+    def growth_of_days(self, first: dt.date, last: dt.date) -> list[UserGrowth]:
+        """Of those days from the first to the last, both within, that have figures."""
+        return self._ask(lambda connection: growth.of_days(connection, first, last))
 
     def cohorts(self, start: dt.date, end: dt.date, period: str) -> list[Cohort]:
         return self._ask(lambda connection: cohorts.of(connection, start, end, period))

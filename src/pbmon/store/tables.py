@@ -345,19 +345,26 @@ def _sums() -> tuple[Column[Any] | CheckConstraint, ...]:
     )
 
 
-revenue_totals = Table(
-    "revenue_totals",
-    metadata,
-    Column("hour", BigInteger, primary_key=True, autoincrement=False),
-    Column("kind", String(12), primary_key=True),
-    Column("sign", SmallInteger, primary_key=True, autoincrement=False),
-    Column("currency", String(3), primary_key=True),
-    Column("exponent", SmallInteger, primary_key=True, autoincrement=False),
-    *_sums(),
-    sqlite_with_rowid=False,
-)
+def _by_hour(name: str) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("hour", BigInteger, primary_key=True, autoincrement=False),
+        Column("kind", String(12), primary_key=True),
+        Column("sign", SmallInteger, primary_key=True, autoincrement=False),
+        Column("currency", String(3), primary_key=True),
+        Column("exponent", SmallInteger, primary_key=True, autoincrement=False),
+        *_sums(),
+        sqlite_with_rowid=False,
+    )
+
+
+revenue_totals = _by_hour("revenue_totals")
 """What counts of the hour (UTC) in which it occurred. sign: 1 is revenue, -1 takes from it; the
 amounts are absolute, base_minor of those that are converted."""
+
+counted_totals = _by_hour("counted_totals")
+"""The same by the hour of counted_at."""
 
 ledger_totals = Table(
     "ledger_totals",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pbmon.store.lines import COMPLETED, Line
 from pbmon.store.schema import HOUR
-from pbmon.store.tables import ledger_totals, revenue_totals
+from pbmon.store.tables import counted_totals, ledger_totals, revenue_totals
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Table
@@ -22,12 +22,14 @@ class Totals:
     """What one transaction of the store adds."""
 
     def __init__(self) -> None:
-        self._hours: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
-        self._all: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+        self._added: dict[Table, defaultdict[tuple[Any, ...], list[int]]] = {
+            table: defaultdict(lambda: [0, 0, 0, 0])
+            for table in (revenue_totals, counted_totals, ledger_totals)
+        }
 
     def reach(self, line: Line) -> None:
         """It came to a status that does not count."""
-        self._all[_place_in_all(line)][0] += 1
+        self._added[ledger_totals][_place_in_all(line)][0] += 1
 
     def count(self, line: Line) -> None:
         """It counts from now on, converted or not."""
@@ -40,15 +42,24 @@ class Totals:
         self._add(line, 0, 0, abs(line.base_minor), -1)
 
     def _add(self, line: Line, *amounts: int) -> None:
-        hour = (line.occurred_at // HOUR * HOUR, line.kind, *_of_money(line))
-        for sums in (self._hours[hour], self._all[_place_in_all(line)]):
+        assert line.counted_at is not None
+        for table, place in (
+            (revenue_totals, _place_in_hours(line, line.occurred_at)),
+            (counted_totals, _place_in_hours(line, line.counted_at)),
+            (ledger_totals, _place_in_all(line)),
+        ):
+            sums = self._added[table][place]
             for i, amount in enumerate(amounts):
                 sums[i] += amount
 
     def store(self, connection: Connection, insert: Any) -> None:
-        for table, found in ((revenue_totals, self._hours), (ledger_totals, self._all)):
+        for table, found in self._added.items():
             if found:
                 _store(connection, insert, table, found)
+
+
+def _place_in_hours(line: Line, at: int) -> tuple[Any, ...]:
+    return (at // HOUR * HOUR, line.kind, *_of_money(line))
 
 
 def _place_in_all(line: Line) -> tuple[Any, ...]:

@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry.instrumentation.utils import suppress_instrumentation
-
-from pbmon import growth, privacy, signals
+from pbmon import growth
 from pbmon.growth import USERS, UserGrowth
 from pbmon.parsing import Users
-from pbmon.store import engine, schema
-from pbmon.store.engine import DriverError
+from pbmon.store import application, schema
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Connection, Engine, FromClause
+    from sqlalchemy import ColumnElement, Connection, FromClause
 
 BATCH = 50_000
 """Rows that one statement looks at."""
@@ -32,21 +26,12 @@ PROMPT_US = 3600 * 1_000_000
 seen on a later day."""
 
 
-class UsersError(Exception):
-    """The table can't be read; the text says why and the remedy, never a secret."""
-
-
 def snapshot(users: Users, url: str, day: dt.date, timezone: str) -> UserGrowth:
-    """Figures of a day that is over. Raises UsersError."""
+    """Figures of a day that is over. Raises ApplicationError."""
     zone = growth.zone(timezone)
     now = schema.now()
-    with _asking(url), suppress_instrumentation():
-        made = _open(url)
-        try:
-            with made.connect() as connection:
-                counts = _Table(users, connection, zone).count(day)
-        finally:
-            made.dispose()
+    with application.connected(url, "[users]") as connection:
+        counts = _Table(users, connection, zone).count(day)
     is_known = (
         users.last_seen_at is not None
         and now - growth.start_of(day + dt.timedelta(days=1), zone) < PROMPT_US
@@ -65,50 +50,6 @@ def snapshot(users: Users, url: str, day: dt.date, timezone: str) -> UserGrowth:
         reactivated=None,
         computed_at=now,
     )
-
-
-@contextmanager
-def _asking(url: str) -> Iterator[None]:
-    """What goes wrong is UsersError, which names the database without its password."""
-    with signals.importing:
-        from sqlalchemy.exc import SQLAlchemyError
-    try:
-        yield
-    except (ValueError, DriverError) as error:
-        raise UsersError(f"{privacy.mask_url(url)} {error}") from None
-    except (SQLAlchemyError, OSError) as error:
-        kind = privacy.error_type(getattr(error, "orig", None) or error)
-        raise UsersError(
-            f"{privacy.mask_url(url)} can't be read ({kind}); check [users] "
-            "and what it may read there"
-        ) from None
-
-
-def _open(url: str) -> Engine:
-    """That connects once, and only reads."""
-    from sqlalchemy import event
-    from sqlalchemy.pool import NullPool
-
-    parsed = engine.parse(url)
-    arguments: dict[str, Any] = {}
-    if parsed.get_backend_name() == "postgresql" and "psycopg" in parsed.get_driver_name():
-        arguments = {
-            "connect_timeout": engine.TIMEOUT_S,
-            "options": f"-c statement_timeout={engine.TIMEOUT_S * 1000}"
-            " -c default_transaction_read_only=on",
-        }
-    elif parsed.get_backend_name() == "sqlite":
-        if not Path(parsed.database or "").is_file():  # SQLite would make it
-            raise ValueError("is a file that is not there; check `url` in [users]")
-        arguments = {"timeout": engine.TIMEOUT_S}
-    made = engine.make(parsed, arguments, poolclass=NullPool)
-    if made.dialect.name == "sqlite":
-
-        @event.listens_for(made, "connect")
-        def only_read(connection: Any, _record: Any) -> None:
-            connection.execute("PRAGMA query_only=ON").close()
-
-    return made
 
 
 class _Table:

@@ -16,11 +16,10 @@ import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from pbmon import catalog, privacy, signals
+from pbmon import catalog, outbound, privacy, signals
 from pbmon.settings import Settings
 from pbmon.telemetry import exporters, pipeline
 
@@ -160,7 +159,7 @@ class HTTPTransport:
         try:
             return self._send(body, max(_LEAST_S, min(self._timeout_s, left_s)))
         except Exception as error:
-            return Answer(reason=_cause(error), nobody_there=_is_nobody(error))
+            return Answer(reason=outbound.cause(error), nobody_there=_is_nobody(error))
 
     def _send(self, body: bytes, timeout_s: float) -> Answer:
         if self._compression == "gzip":
@@ -209,7 +208,7 @@ def judge(signal: str, status: int, head: Mapping[str, str], body: bytes) -> Ans
         reason=text,
         bad_data=status in _BAD_DATA,
         status=status,
-        retry_after_s=retry_after_s(head.get("Retry-After")),
+        retry_after_s=outbound.retry_after_s(head.get("Retry-After"), _LONGEST_WAIT_S),
     )
 
 
@@ -260,47 +259,8 @@ def _from_json(signal: str, body: bytes) -> tuple[int, str]:
     return int(partial.get(field) or 0), str(partial.get("errorMessage") or "")
 
 
-def retry_after_s(value: str | None) -> float | None:
-    """Retry-After in seconds or as a date (RFC 9110, 10.2.3), at most five minutes."""
-    if not value:
-        return None
-    try:
-        wait_s = float(value)
-    except ValueError:
-        try:
-            wait_s = parsedate_to_datetime(value).timestamp() - time.time()
-        except (TypeError, ValueError, OverflowError):
-            return None
-    if math.isnan(wait_s):
-        return None
-    return min(max(0.0, wait_s), _LONGEST_WAIT_S)
-
-
-def _cause(error: BaseException) -> str:
-    """In a few words, without the addresses and headers that an exception repeats."""
-    words = str(error).lower()
-    for sign, cause in _CAUSES:
-        if sign in words:
-            return cause
-    return privacy.error_type(error)
-
-
-_CAUSES = (
-    ("refused", "connection refused"),
-    ("name or service not known", "unknown host"),
-    ("name resolution", "unknown host"),
-    ("nodename nor servname", "unknown host"),
-    ("timed out", "timed out"),
-    ("certificate", "TLS certificate not accepted or not found"),
-    ("ssl", "TLS failed"),
-    ("connection reset", "connection reset"),
-    ("remote end closed", "connection closed without an answer"),
-    ("connection aborted", "connection closed without an answer"),
-)
-
-
 def _is_nobody(error: BaseException) -> bool:
-    return _cause(error) in ("connection refused", "unknown host")
+    return outbound.cause(error) in ("connection refused", "unknown host")
 
 
 class GRPCTransport:
@@ -331,14 +291,14 @@ class GRPCTransport:
         except grpc.RpcError as error:
             return self._judge(error.code(), str(error.details() or ""))
         except Exception as error:
-            return Answer(reason=_cause(error))
+            return Answer(reason=outbound.cause(error))
         partial = response.partial_success
         return Answer(
             taken=True, rejected=getattr(partial, self._field), reason=partial.error_message
         )
 
     def _judge(self, code: Any, details: str) -> Answer:
-        cause = _cause(RuntimeError(details))
+        cause = outbound.cause(RuntimeError(details))
         return Answer(
             reason=f"{code.name}, {cause}" if cause != "RuntimeError" else code.name,
             bad_data=code.name == "INVALID_ARGUMENT",

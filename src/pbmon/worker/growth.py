@@ -49,7 +49,8 @@ def from_users(runs: Runs, settings: Settings, day: dt.date) -> bool:
     """The figures by the application's own table; whether they were taken now. Raises StoreError,
     NotTakenError."""
     from pbmon.store import schema
-    from pbmon.store.users import UsersError, snapshot
+    from pbmon.store.application import ApplicationError
+    from pbmon.store.users import snapshot
 
     assert settings.users is not None
     url = url_of("users.url", settings.users.url)
@@ -58,7 +59,7 @@ def from_users(runs: Runs, settings: Settings, day: dt.date) -> bool:
     timezone = runs.read(schema.timezone)
     try:
         taken = snapshot(settings.users, url, day, timezone)
-    except UsersError as error:
+    except ApplicationError as error:
         raise NotTakenError(str(error)) from None
     return _keep(runs, "users", taken, is_source=True)
 

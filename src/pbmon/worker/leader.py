@@ -246,7 +246,7 @@ class Leader:
             self._runs = open_runs(self._url)
         if self._is_clock_doubtful():
             return
-        now = dt.datetime.now(dt.timezone.utc)
+        now = dt.datetime.fromtimestamp(time.time(), dt.timezone.utc)
         jobs.run_due(self._runs, self._settings, now, may_change_schema=self._may_change_schema)
         for job, (_, finished_at) in self._runs.last().items():
             self.succeeded_at[job] = finished_at / 1e6

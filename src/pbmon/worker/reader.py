@@ -19,46 +19,50 @@ if TYPE_CHECKING:
 
 
 class LazyReader:
-    """settings, service: those in force at the first question."""
+    """settings, service: those in force at each question."""
 
     def __init__(self, settings: Callable[[], Settings], service: Callable[[], str]) -> None:
         self._settings = settings
         self._service = service
         self._lock = threading.Lock()
         self._reader: Reader | None = None
+        self._url = ""
         signals.enlist(self)
 
     def open(self) -> runtime.Reader:
-        """Raises StoreError."""
+        """The one of the store in force; opened anew where that is another. Raises StoreError."""
+        settings = self._settings()
+        try:
+            home = journal.open_home(settings.state_dir, self._service())
+        except UnusableError as error:
+            raise StoreError(
+                f"there is no state directory ({error}); set PBMON_STATE_DIR to a directory that "
+                "this user can write to"
+            ) from None
+        url = store_url(settings, home)
+        home.close()
         with self._lock:
-            if self._reader is None:
-                settings = self._settings()
+            if self._reader is None or url != self._url:
+                self._close()
                 try:
-                    home = journal.open_home(settings.state_dir, self._service())
-                except UnusableError as error:
-                    raise StoreError(
-                        f"has no state directory ({error}); set PBMON_STATE_DIR to a directory "
-                        "that this user can write to"
-                    ) from None
-                try:
-                    url = store_url(settings, home)
-                    try:
-                        self._reader = open_reader(url, settings.timezone)
-                    except StoreError as error:
-                        raise StoreError(f"the store {privacy.mask_url(url)} {error}") from None
-                finally:
-                    home.close()
+                    self._reader = open_reader(url, makes=settings.timezone)
+                except StoreError as error:
+                    raise StoreError(f"the store {privacy.mask_url(url)} {error}") from None
+                self._url = url
             return self._reader
 
     def close(self) -> None:
         with self._lock:
-            reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.close()
+            self._close()
+
+    def _close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     def forget(self) -> None:
         """In a forked child: the connections are the parent's."""
         self._lock = threading.Lock()
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            reader.let_go()
+        if self._reader is not None:
+            self._reader.let_go()
+            self._reader = None

@@ -1,0 +1,162 @@
+"""What is asked of Prometheus, and what is said where it can't be; with a real one in
+tests/cli/test_reconcile.py."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from contextlib import contextmanager
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from grafana import queries
+from pbmon.reports import prometheus
+from pbmon.reports.prometheus import Gained, Prometheus, PrometheusError
+from tests.stack.process import HOST, unused_port
+
+
+@contextmanager
+def answering(answer):
+    """A server; answer(path, parameters) → status and what its JSON is. Gives its URL and what it
+    was asked: path, parameters, headers."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            parts = urlsplit(self.path)
+            parameters = {key: value for key, (value,) in parse_qs(parts.query).items()}
+            asked.append((parts.path, parameters, dict(self.headers)))
+            status, value = answer(parts.path, parameters)
+            body = value if isinstance(value, bytes) else json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer((HOST, 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://{HOST}:{server.server_address[1]}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def vector(*values):
+    result = [{"metric": {}, "value": [1, value]} for value in values]
+    return {"status": "success", "data": {"resultType": "vector", "result": result}}
+
+
+@contextmanager
+def asking(url, **options):
+    made = Prometheus(url, **options)
+    yield made
+    made.close()
+
+
+def gained(made):
+    return made.gained("uuid-1", "EUR", 2, 1_795_608_000_000_000, 1_795_694_400_000_000)
+
+
+def test_the_form_is_the_one_of_the_dashboards():
+    assert queries._FORMS["store"] == prometheus.GAINED
+
+
+def test_it_asks_for_this_store_in_its_currency_a_millisecond_before_the_day_ends():
+    with (
+        answering(lambda *_: (200, vector("12.5"))) as (url, asked),
+        asking(f"{url}/prom/", token="t0k") as made,
+    ):
+        assert gained(made) == Gained(1250, 1250, 12, 12)
+    assert {path for path, _, _ in asked} == {"/prom/api/v1/query"}
+    assert {parameters["time"] for _, parameters, _ in asked} == {"1795694399.999"}
+    assert {headers["Authorization"] for _, _, headers in asked} == {"Bearer t0k"}
+    series = 'pbmon_revenue_total{instance="uuid-1", pbmon_currency="EUR"}'
+    found = [parameters["query"] for _, parameters, _ in asked]
+    assert f"sum(count_over_time({series}[86400s]))" in found
+    assert (
+        f"sum(max_over_time({series}[86400s]) - (last_over_time({series}[7d] offset 86400s)"
+        f" or min_over_time({series}[86400s])))"
+    ) in found
+    assert sum('pbmon_transaction_status="completed"' in query for query in found) == 1
+    assert sum("pbmon_refunds_total" in query for query in found) == 1
+
+
+def test_large_amounts_are_exact_and_small_errors_are_none():
+    with (
+        answering(lambda *_: (200, vector("9999999999999.990000001"))) as (url, _),
+        asking(url) as made,
+    ):
+        assert gained(made).revenue_minor == 999_999_999_999_999
+
+
+def test_without_samples_there_is_nothing():
+    with answering(lambda *_: (200, vector())) as (url, _), asking(url) as made:
+        assert gained(made) == Gained(None, None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("told", "keeps_s"),
+    [
+        ("90d", 90 * 86_400), ("15d or 8GiB", 15 * 86_400), ("1y2w", 379 * 86_400), ("8GiB", None),
+        ("", None), (7, None),
+    ],
+)  # fmt: skip
+def test_for_how_long_it_keeps_samples(told, keeps_s):
+    answer = {"status": "success", "data": {"storageRetention": told}}
+    with answering(lambda *_: (200, answer)) as (url, _), asking(url) as made:
+        assert made.keeps_s() == keeps_s
+
+
+def test_what_only_speaks_its_language_need_not_say():
+    with answering(lambda *_: (404, {})) as (url, _), asking(url) as made:
+        assert made.keeps_s() is None
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (401, {}, "answers 401 unauthorized; check the setting prometheus_token"),
+        (403, {}, "answers 403 forbidden; check the setting prometheus_token"),
+        (404, {}, "answers 404 not found; check the path of the setting prometheus_url"),
+        (302, {}, "answers 302 found; see its log"),
+        (503, {}, "answers 503 service unavailable; see its log"),
+        (200, b"<html>", "does not answer as Prometheus does; check the setting prometheus_url"),
+        (200, [], "does not answer as Prometheus does"),
+        (200, {"data": {"result": [{"value": 7}]}}, "does not answer as Prometheus does"),
+        (200, {"data": {"result": 7}}, "does not answer as Prometheus does"),
+        (200, vector("1", "2"), "does not answer as Prometheus does"),
+        (200, vector("x"), "does not answer as Prometheus does"),
+        (200, vector("NaN"), "has no number for sum("),
+    ],
+)
+def test_an_answer_that_is_none_is_one_line(status, body, said):
+    with (
+        answering(lambda *_: (status, body)) as (url, _),
+        asking(url.replace("//", "//app:hunter2@")) as made,
+        pytest.raises(PrometheusError) as raised,
+    ):
+        gained(made)
+    assert said in str(raised.value)
+    assert str(raised.value).startswith("http://REDACTED@127.0.0.1:")
+    assert "hunter2" not in str(raised.value)
+
+
+def test_nobody_there():
+    with (
+        asking(f"http://{HOST}:{unused_port()}") as made,
+        pytest.raises(PrometheusError, match="can't be asked: connection refused; see that it"),
+    ):
+        gained(made)
+
+
+def test_it_goes_to_no_other_machine_unencrypted():
+    with pytest.raises(ValueError, match="prometheus_url: http://prometheus:9090 would be used un"):
+        Prometheus("http://prometheus:9090")
