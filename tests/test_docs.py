@@ -81,13 +81,19 @@ class Client:
 
 
 def test_the_readmes_application_and_test_run_as_written():
-    application, configure, _, logs, in_tests = blocks(README, "python")
+    application, configure, business, logs, in_tests = blocks(README, "python")
     compile(logs, "README.md", "exec")
     shop: dict = {}
     exec(application, shop)
     test: dict = {}
     exec(in_tests, test)
     test["test_paying_counts"](Client(shop["app"]))
+    exec(business, shop)
+    with capture() as seen:
+        for path in ("/payments/7", "/payments/7/refund"):
+            assert Client(shop["app"]).post(path).status_code == 200
+    charge, paid, refund = seen.entries
+    assert (charge.amount_minor, paid.name, refund.amount_minor) == (1250, "paid", 250)
     names = re.findall(r"(\w+)=", configure.partition("budgets")[0])
     assert set(names) <= set(settings.FIELDS)
     exec(configure.replace("pbmon.configure(", "dict("), {"pbmon": pbmon})

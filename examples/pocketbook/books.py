@@ -108,19 +108,20 @@ class Sent:
 
     def use(self, feature: Feature, user_id: int | None) -> None:
         self.features[feature] += 1
-        if user_id is not None and self._is_active(user_id):
+        if user_id is not None and self._meet(user_id):
             self.users[feature[0]].add(user_id)
 
     def _book(self, money: Money, user_id: int | None) -> None:
         self.transactions[money.kind, money.status] += 1
         if user_id is not None:
-            self._is_active(user_id)
+            self._meet(user_id)
         if money.status == "completed":
             self.revenue[money.currency].add(money.kind, money.amount)
             self.base.add(money.kind, money.in_base)
 
-    def _is_active(self, user_id: int) -> bool:
-        """Whether this user may be known; then they are active."""
-        if user_id != self.shy:
-            self.active.add(user_id)
-        return user_id != self.shy
+    def _meet(self, user_id: int) -> bool:
+        """Somebody is active; whether anything of it is kept."""
+        if user_id == self.shy:
+            return False
+        self.active.add(user_id)
+        return True

@@ -20,6 +20,8 @@ from examples.pocketbook.traffic import MIX
 from tests import state
 from tests.stack.process import children, wait_until
 
+PATIENCE_S = 180.0
+
 
 @pytest.fixture
 def collector():
@@ -75,7 +77,7 @@ def left_behind(process):
 
 def test_a_short_run_shows_what_was_sent_and_leaves_only_the_report(start, collector):
     process = start("--seconds", "2")
-    printed = process.communicate(timeout=60)[0]
+    printed = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == 0, printed
     sent, shown = re.search(r"sent ([\d,]+) requests, telemetry shows ([\d,]+)", printed).groups()
     assert sent == shown
@@ -108,7 +110,7 @@ def test_a_short_run_shows_what_was_sent_and_leaves_only_the_report(start, colle
 
 def test_a_database_of_another_kind_is_told_in_one_line(start):
     process = start(DATABASE_URL="mysql://nobody")
-    printed = process.communicate(timeout=60)[0]
+    printed = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == NOT_STARTED
     assert printed.endswith(
         "The demo failed: the database can't be used: "
@@ -127,10 +129,10 @@ def test_an_app_that_does_not_start_is_told_with_its_log(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the app by Linux's /proc")
 def test_ctrl_c_stops_the_app_and_leaves_nothing(start, collector):
     process = start("--seconds", "600")
-    wait_until(lambda: bool(collector.telemetry.spans), "the first spans", 30)
+    wait_until(lambda: bool(collector.telemetry.spans), "the first spans", PATIENCE_S)
     (app,) = children(process.pid, 1)
     process.send_signal(signal.SIGINT)
-    printed = process.communicate(timeout=60)[0]
+    printed = process.communicate(timeout=PATIENCE_S)[0]
     assert process.returncode == INTERRUPTED
     assert "Stopped." in printed
     assert "Traceback" not in printed
