@@ -11,9 +11,6 @@ from types import TracebackType
 
 MASK = "REDACTED"
 
-K = 10
-"""The fewest people of whom a figure is told."""
-
 _PLACE = re.compile(r"[\w.-]+(:\d+)?")
 # What starts a line, commands a terminal, turns the reading direction, or is no UTF-8.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
