@@ -7,6 +7,7 @@ PYTHON ?=
 # real servers that its tests ask for, and more than four only crowd them.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 TESTS ?= tests
+MARKS ?= not faults
 ARGS ?=
 
 PY := $(VENV)/bin/python
@@ -24,8 +25,8 @@ help: ## list the targets
 demo: $(VENV)/.demo $(VENV)/.pbmon ## a finance app under real traffic for 20 s, a summary, a page of charts
 	@$(PY) -m examples.pocketbook.demo $(ARGS)
 
-test: $(VENV)/.test $(VENV)/.pbmon ## everything this machine can test (TESTS=tests/hooks ARGS='-k name')
-	@$(PY) -m pytest -n $(WORKERS) --maxprocesses=4 --dist=loadfile $(TESTS) $(ARGS)
+test: $(VENV)/.test $(VENV)/.pbmon ## what this machine can test, but for faults (TESTS=tests/hooks ARGS='-k name')
+	@$(PY) -m pytest -n $(WORKERS) --maxprocesses=4 --dist=loadfile -m "$(MARKS)" $(TESTS) $(ARGS)
 
 stack: $(VENV)/.test ## build collector, Prometheus and Jaeger for the tests (needs Go, once)
 	@$(PY) -m tests.stack build

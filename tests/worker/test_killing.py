@@ -12,6 +12,7 @@ KILLS = 13
 
 
 @pytest.mark.server
+@pytest.mark.faults
 @pytest.mark.parametrize("with_outbox", [False, True], ids=["journals", "outbox"])
 @pytest.mark.parametrize("place", ["sqlite", "postgresql"])
 def test_nothing_accepted_is_lost_or_stored_twice(place, with_outbox):
