@@ -97,8 +97,8 @@ class Client:
                 stream=True,
                 **more,
             )
-            read = _read(response, time.monotonic() + self._timeout_s)
-        return Answer(response.status_code, response.headers, read)
+            body = read(response, time.monotonic() + self._timeout_s, _MAX_ANSWER)
+        return Answer(response.status_code, response.headers, body)
 
     def close(self) -> None:
         """Let the connection go; a later ask() connects again."""
@@ -117,14 +117,14 @@ def _connect() -> Any:
     return session
 
 
-def _read(response: Any, deadline_s: float) -> bytes:
-    """The answer's body, or as much of it as matters. TimeoutError after the deadline: a timeout
-    of requests is one of each byte."""
+def read(response: Any, deadline_s: float, most: int) -> bytes:
+    """The answer's body, or as much of it as matters; the connection is used again where it was
+    read to its end. TimeoutError after the deadline: a timeout of requests is one of each byte."""
     raw = response.raw
-    read = getattr(raw, "read1", raw.read)  # urllib3 1 has only the latter
+    take = getattr(raw, "read1", raw.read)  # urllib3 1 has only the latter
     body = b""
     try:
-        while piece := read(_MAX_ANSWER - len(body), decode_content=True):
+        while piece := take(most - len(body), decode_content=True):
             body += piece
             if time.monotonic() > deadline_s:
                 raise TimeoutError("timed out")

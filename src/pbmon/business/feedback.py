@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from opentelemetry import trace
@@ -201,12 +201,6 @@ def feedback_summary(
         known = ", ".join(settings.segments) or "none; see the setting `segments`"
         raise ValueError(f"segment is not one of those there are: {known}")
     chosen = settings.surveys[survey]
-    return reading.store().feedback(_micros(start), _micros(end), survey, chosen, segment)
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-
-
-def _micros(time_: datetime) -> int:
-    since = time_ - _EPOCH
-    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    return reading.store().feedback(
+        reading.micros(start), reading.micros(end), survey, chosen, segment
+    )

@@ -13,9 +13,6 @@ MAX_PERIODS = 100
 MAX_STEPS = 10
 MAX_WINDOW_S = 366 * 86_400.0
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
-_US = dt.timedelta(microseconds=1)
-
 
 def user_growth(day: dt.date | None = None) -> UserGrowth | None:
     """The growth figures of a day that is over, as the daily job took them.
@@ -126,4 +123,4 @@ def _span(call: str, start: Any, end: Any) -> tuple[int, int]:
             raise ValueError(f"pbmon.{call}: {name} has no time zone; give an aware datetime")
     if start > end:
         raise ValueError(f"pbmon.{call}: start is after end")
-    return (start - _EPOCH) // _US, (end - _EPOCH) // _US
+    return reading.micros(start), reading.micros(end)

@@ -6,6 +6,8 @@ They wait for a database: never call them in a request's way, and in async code 
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
+
 from pbmon import runtime
 from pbmon.runtime import Reader
 
@@ -13,3 +15,12 @@ from pbmon.runtime import Reader
 def store() -> Reader:
     """The store's reader, opened at the first call. Raises StoreError with the remedy."""
     return runtime.active.reader()
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def micros(at: datetime) -> int:
+    """An aware time as the store has it: µs since the epoch, UTC."""
+    return (at - _EPOCH) // _MICROSECOND

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
 from pbmon import catalog, identity, money, runtime
+from pbmon.business import reading
 from pbmon.business.events import checked_ids
 from pbmon.business.intake import Taker
 from pbmon.business.refusals import RefusalError, refuse
@@ -18,8 +19,6 @@ from pbmon.spool import entries
 _MAX_ID = 255
 _EARLIEST = datetime(2000, 1, 1, tzinfo=timezone.utc)
 _AHEAD = timedelta(days=1)
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class Cashbook:
@@ -59,7 +58,7 @@ class Cashbook:
             minor,
             currency,
             money.exponent(currency),
-            at if occurred_at is None else (occurred_at - _EPOCH) // _MICROSECOND,
+            at if occurred_at is None else reading.micros(occurred_at),
             segments or None,
             user_id,
         )

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Literal
 
 from pbmon import money, periods, runtime
 from pbmon.business import reading
 from pbmon.runtime import Revenue, RevenueSum
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +77,9 @@ def revenue_metrics(
     start, end = periods.span(period, kind, tz, now or datetime.now(timezone.utc))
     base_currency = runtime.active.settings.base_currency
     return metrics_of(
-        start, end, reading.store().revenue(_micros(start), _micros(end), base_currency)
+        start,
+        end,
+        reading.store().revenue(reading.micros(start), reading.micros(end), base_currency),
     )
 
 
@@ -124,7 +123,3 @@ def _of_currency(sums: list[RevenueSum]) -> CurrencyRevenue:
 def _minor(sums: Iterable[RevenueSum], places: int) -> int:
     total: int = sum(s.amount_minor * 10 ** (places - s.exponent) for s in sums)
     return total
-
-
-def _micros(at: datetime) -> int:
-    return (at - _EPOCH) // _MICROSECOND

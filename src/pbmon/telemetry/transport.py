@@ -176,27 +176,11 @@ class HTTPTransport:
             allow_redirects=False,
             stream=True,
         )
-        answer = _read(response, time.monotonic() + timeout_s)
+        answer = outbound.read(response, time.monotonic() + timeout_s, _MAX_ANSWER)
         return judge(self._signal, response.status_code, response.headers, answer)
 
     def close(self) -> None:
         self._session.close()
-
-
-def _read(response: Any, deadline_s: float) -> bytes:
-    """The answer's body, or as much of it as matters; the connection is used again where it was
-    read to its end. TimeoutError after the deadline: a timeout of requests is one of each byte."""
-    raw = response.raw
-    read = getattr(raw, "read1", raw.read)  # urllib3 1 has only the latter
-    body = b""
-    try:
-        while piece := read(_MAX_ANSWER - len(body), decode_content=True):
-            body += piece
-            if time.monotonic() > deadline_s:
-                raise TimeoutError("timed out")
-        return body
-    finally:
-        response.close()
 
 
 def judge(signal: str, status: int, head: Mapping[str, str], body: bytes) -> Answer:
