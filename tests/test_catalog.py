@@ -32,6 +32,8 @@ PROMETHEUS_NAMES = {
     "pbmon.budget.breaches": "pbmon_budget_breaches_total",
     "pbmon.budget.threshold": "pbmon_budget_threshold_seconds",
     "pbmon.budget.allowed": "pbmon_budget_allowed_ratio",
+    "pbmon.errors": "pbmon_errors_total",
+    "pbmon.alerts.paging": "pbmon_alerts_paging",
     "pbmon.feature.usage": "pbmon_feature_usage_total",
     "pbmon.events": "pbmon_events_total",
     "pbmon.experiment.exposures": "pbmon_experiment_exposures_total",

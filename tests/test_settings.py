@@ -106,6 +106,7 @@ PRIVATE = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fc00::/7"))
 
 PARSED = [
     ("service_name", "shop", '"shop"', "shop"),
+    ("release", "1.4.2", '"1.4.2"', "1.4.2"),
     ("endpoint", "collector:4318", '"collector:4318"', "collector:4318"),
     ("engine", "sdk", '"sdk"', "sdk"),
     ("strict", "yes", "true", True),
@@ -452,6 +453,8 @@ REFUSED = [
     ("strict", "perhaps", "'perhaps' is not true or false"),
     ("engine", "fast", "'fast' is not one of sdk"),
     ("request_log", "some", "'some' is not one of notable, all, off"),
+    ("release", "x" * 101, "is not 1 to 100 printable characters"),
+    ("release", "1\n2", "is not 1 to 100 printable characters"),
     ("endpoint", "ftp://collector", "must be a URL such as http://localhost:4318"),
     ("endpoint", "http://collector:port", "must be a URL such as http://localhost:4318"),
     ("endpoint", "http://collector:99999", "must be a URL such as http://localhost:4318"),

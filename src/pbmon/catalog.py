@@ -268,6 +268,11 @@ BUDGET_EXCEEDED = Attribute(
 BUDGET_LIMITS = Attribute(
     "pbmon.budget.limits", "string[]", "Every threshold of the budget that was passed."
 )
+OPERATION = Attribute(
+    "pbmon.operation",
+    "string",
+    "Name of what a budget is for that is no route: a job, say, which check_budget() judges.",
+)
 BUDGET_EXCESS = Attribute("pbmon.budget.excess", "double", "Seconds beyond `max`.")
 BUDGET_LIMIT = Attribute(
     "pbmon.budget.limit",
@@ -303,6 +308,12 @@ CONSENT = Attribute(
 FLAG_KEY = Attribute("feature_flag.key", "string", "Declared experiment.", "development")
 FLAG_VARIANT = Attribute(
     "feature_flag.result.variant", "string", "Declared variant of it.", "development"
+)
+ALERT_SOURCE = Attribute(
+    "pbmon.alerts.source",
+    "string",
+    "Who tells of bursts of errors: the worker by itself, or Prometheus by its rules.",
+    values=("worker", "prometheus"),
 )
 JOB = Attribute("pbmon.job", "string", "Job of the worker: retention, months, delivery:<name> …")
 ROLE = Attribute(
@@ -459,28 +470,42 @@ BUDGET_REQUESTS = Metric(
     "counter",
     "{request}",
     "Requests that a promise of a budget applies to.",
-    (METHOD, ROUTE, BUDGET_LIMIT),
+    (METHOD, ROUTE, OPERATION, BUDGET_LIMIT),
 )
 BUDGET_BREACHES = Metric(
     "pbmon.budget.breaches",
     "counter",
     "{request}",
     "Requests that broke a promise of a budget.",
-    (METHOD, ROUTE, BUDGET_LIMIT),
+    (METHOD, ROUTE, OPERATION, BUDGET_LIMIT),
 )
 BUDGET_THRESHOLD = Metric(
     "pbmon.budget.threshold",
     "gauge",
     "s",
     "The limit that a budget sets.",
-    (METHOD, ROUTE, BUDGET_LIMIT),
+    (METHOD, ROUTE, OPERATION, BUDGET_LIMIT),
 )
 BUDGET_ALLOWED = Metric(
     "pbmon.budget.allowed",
     "gauge",
     "1",
     "Share of requests that may break the promise: p95 0.05, p99 0.01, max 0.",
-    (METHOD, ROUTE, BUDGET_LIMIT),
+    (METHOD, ROUTE, OPERATION, BUDGET_LIMIT),
+)
+ERRORS = Metric(
+    "pbmon.errors",
+    "counter",
+    "{error}",
+    "Exceptions that nobody handled, and those given to track_error().",
+    (ERROR_TYPE, ROUTE),
+)
+ALERTS_PAGING = Metric(
+    "pbmon.alerts.paging",
+    "gauge",
+    "{source}",
+    "1 for who tells of bursts of errors, by the settings of this process, 0 for the other.",
+    (ALERT_SOURCE,),
 )
 FEATURE_USAGE = Metric(
     "pbmon.feature.usage",

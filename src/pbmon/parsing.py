@@ -22,6 +22,9 @@ from pbmon.money import Rates
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Mode = Literal["pbmon", "upstream", "off"]
 
+MAX_RELEASE = 100
+"""Characters of a release."""
+
 
 class PartlyUsable(ValueError):
     """Some items of a list are wrong: the others are kept."""
@@ -47,6 +50,13 @@ def text(value: Any) -> str:
         return value.strip()
     # The value is not repeated: store_url and endpoint hold passwords.
     raise ValueError(f"must be a text with something in it, not {type(value).__name__}")
+
+
+def release(value: Any) -> str:
+    name = text(value)
+    if not name.isprintable() or len(name) > MAX_RELEASE:
+        raise ValueError(f"{name!r} is not 1 to {MAX_RELEASE} printable characters")
+    return name
 
 
 def above_zero(value: Any) -> float:

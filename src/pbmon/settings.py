@@ -76,6 +76,12 @@ class Settings:
     service_name: str | None = _setting(
         None, parsing.text, "Name of the service on everything it emits.", "OTEL_SERVICE_NAME"
     )
+    release: str | None = _setting(
+        None,
+        parsing.release,
+        "Release that runs, as a version or a commit: `service.version` on everything it emits. "
+        "Unset: as OTEL_RESOURCE_ATTRIBUTES says.",
+    )
     endpoint: str = _setting(
         "http://localhost:4318",
         parsing.url,

@@ -105,7 +105,31 @@ class Feedback(NamedTuple):
     segments: Mapping[str, str] | None
 
 
-Entry = Event | Link | Consent | Transaction | Exposure | Feedback
+class Failure(NamedTuple):
+    """An exception that nobody handled, or that track_error() was given; or several of one
+    fingerprint."""
+
+    occurred_at: int
+    """Of the last of them."""
+    fingerprint: str
+    """32 hexadecimal digits, of the type and the innermost frame of the application."""
+    error_type: str
+    place: str
+    """That frame: module and function, or what says it best."""
+    errors: int
+    """How many, from 1."""
+    handled: bool
+    """Given to track_error()."""
+    route: str | None
+    release: str | None
+    frames: str | None
+    """As of privacy.frames(); of the first of a fingerprint in a process."""
+    user_id: str | None
+    session_id: str | None
+    trace_id: str | None
+
+
+Entry = Event | Link | Consent | Transaction | Exposure | Feedback | Failure
 
 RETURNS = ("refund", "chargeback")
 """Kinds that belong to a charge."""
@@ -116,7 +140,7 @@ _STATUSES: Mapping[str, tuple[str, ...]] = {
 }
 _KINDS: dict[str, type[Any]] = {
     "event": Event, "link": Link, "consent": Consent, "transaction": Transaction,
-    "exposure": Exposure, "feedback": Feedback,
+    "exposure": Exposure, "feedback": Feedback, "failure": Failure,
 }  # fmt: skip
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 _PROPERTIES = len(Event._fields)
@@ -190,7 +214,7 @@ def encode_event(
     return text.encode("utf-8", "replace")
 
 
-def encode(entry: Link | Consent | Transaction | Exposure | Feedback) -> bytes:
+def encode(entry: Link | Consent | Transaction | Exposure | Feedback | Failure) -> bytes:
     return _json((_NAMES[type(entry)], *entry)).encode("utf-8", "replace")
 
 

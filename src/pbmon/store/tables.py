@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 metadata = MetaData(schema=SCHEMA)
+
+
+def _where(condition: str) -> dict[str, Any]:
+    return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
+
+
 Id = LargeBinary(16)
 """128 bits: of a UUID, of a trace, of an HMAC."""
 
@@ -257,6 +263,102 @@ feedback = Table(
 """One row for each answer. id: of the application's id and the person, else of its place in a
 journal. comment: scrubbed. subject, session: pseudonyms of this store."""
 
+errors = Table(
+    "errors",
+    metadata,
+    Column("fingerprint", Id, primary_key=True),
+    Column("error_type", String(200), nullable=False),
+    Column("place", String(300), nullable=False),
+    Column("route", String(300)),
+    Column("frames", Text),
+    Column("trace_id", Id),
+    Column("errors", BigInteger, nullable=False),
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False, index=True),
+    Column("first_release", String(100)),
+    Column("last_release", String(100)),
+    sqlite_with_rowid=False,
+)
+"""One row for each fingerprint: all that occurred of it. route, trace_id: of the last; frames: of
+the first that has them. No message: it carries people's data."""
+
+error_hours = Table(
+    "error_hours",
+    metadata,
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("fingerprint", Id, primary_key=True),
+    Column("release", String(100), primary_key=True),
+    Column("errors", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Errors of an hour. release: an empty text where it is not known."""
+
+error_slots = Table(
+    "error_slots",
+    metadata,
+    Column("slot", BigInteger, primary_key=True, autoincrement=False),
+    Column("fingerprint", Id, primary_key=True),
+    Column("errors", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+"""Errors of ten seconds, of the last day: what alerts are judged by. slot: its beginning."""
+
+error_people = Table(
+    "error_people",
+    metadata,
+    Column("fingerprint", Id, primary_key=True),
+    Column("subject", Id, primary_key=True),
+    Column("last_at", BigInteger, nullable=False),
+    Index("error_people_subject", "subject"),
+    sqlite_with_rowid=False,
+)
+"""Whom an error met, as far as they may be known. subject: pseudonym of a user, or of a session."""
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("alert_id", Id, primary_key=True),
+    Column("rule", String(200), nullable=False),
+    Column("fingerprint", Id, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Column("resolved_at", BigInteger),
+    Column("errors", BigInteger, nullable=False),
+    Column("people", BigInteger, nullable=False),
+    Index("alerts_open", "fingerprint", unique=True, **_where("resolved_at IS NULL")),
+    Index("alerts_fingerprint", "fingerprint", "opened_at"),
+    sqlite_with_rowid=False,
+)
+"""Bursts of one fingerprint. rule: what it went beyond. last_at: when it was last beyond it.
+errors, people: the most there were in one window."""
+
+alert_notifications = Table(
+    "alert_notifications",
+    metadata,
+    Column("alert_id", Id, primary_key=True),
+    Column("kind", String(12), primary_key=True),
+    Column("sink", String(50), primary_key=True),
+    Column("due_at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("sent_at", BigInteger),
+    Column("fault", String(200)),
+    Index("alert_notifications_due", "due_at", **_where("sent_at IS NULL")),
+    sqlite_with_rowid=False,
+)
+"""What a sink of alerts is to get, or has got. kind: firing or resolved. due_at: not before."""
+
+marks = Table(
+    "marks",
+    metadata,
+    Column("kind", String(20), primary_key=True),
+    Column("name", String(200), primary_key=True),
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    Column("note", String(500)),
+    Index("marks_at", "at"),
+    sqlite_with_rowid=False,
+)
+"""What changed, and when. kind: deploy, of the release `name`, noted once; or change."""
+
 job_runs = Table(
     "job_runs",
     metadata,
@@ -266,10 +368,6 @@ job_runs = Table(
     sqlite_with_rowid=False,
 )
 """Periods for which a job was done."""
-
-
-def _where(condition: str) -> dict[str, Any]:
-    return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
 
 
 transactions = Table(

@@ -59,6 +59,12 @@ def resource(settings: Settings) -> Resource:
     return Resource.create(_attributes(settings))
 
 
+def release(settings: Settings) -> str | None:
+    """The release in force, likewise."""
+    found = resource(settings).attributes.get(service_attributes.SERVICE_VERSION)
+    return str(found) if found else None
+
+
 def service_name(settings: Settings) -> str:
     """The name in force, which OTEL_RESOURCE_ATTRIBUTES may have given."""
     return str(resource(settings).attributes[service_attributes.SERVICE_NAME])
@@ -71,6 +77,8 @@ def _attributes(settings: Settings) -> Mapping[str, str]:
     }
     if settings.service_name is not None:
         attributes[service_attributes.SERVICE_NAME] = settings.service_name
+    if settings.release is not None:
+        attributes[service_attributes.SERVICE_VERSION] = settings.release
     return attributes
 
 
