@@ -481,7 +481,7 @@ REFUSED = [
     ("timezone", "Mars/Olympus", "'Mars/Olympus' is no time zone that is known here"),
     ("events", "bought", "must be a table of events"),
     ("budgets", "/x", "promises nothing; give max_s, p95_s, p99_s or availability"),
-    ("budgets", "x max=1", "'x' is not name=value, for example max=500ms"),
+    ("budgets", "/x y max=1", "'y' is not name=value, for example max=500ms"),
 ]
 
 

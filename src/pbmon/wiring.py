@@ -29,6 +29,7 @@ from pbmon.business.revenue import Cashbook
 from pbmon.hooks import dbapi
 from pbmon.runtime import active
 from pbmon.telemetry import providers
+from pbmon.telemetry.budgets import BudgetFigures
 from pbmon.telemetry.clock import Clock, SystemClock
 from pbmon.telemetry.loops import LoopLag
 from pbmon.telemetry.notices import Notices
@@ -174,7 +175,8 @@ def install_sinks(
     Returns those whose apply() takes changed settings.
     """
     notices = Notices(clock)
-    requests = Requests(resolved, tracer, meter, clock, notices)
+    budgets = BudgetFigures(resolved, meter, notices)
+    requests = Requests(resolved, tracer, meter, clock, notices, budgets)
     queries = Queries(resolved, tracer, meter, clock, notices)
     labels = SegmentLabels(resolved)
     features = FeatureUsage(resolved, meter, labels)
@@ -184,14 +186,16 @@ def install_sinks(
     feedback = Responses(resolved, meter, intake)
     _find_people(resolved)
     active.requests, active.queries, active.features = requests, queries, features
+    active.budgets = budgets
     active.events, active.experiments = events, experiments
     active.revenue, active.feedback = cashbook, feedback
     active.refusals = Refusals(meter).count
     active.open_websockets = lambda: requests.open_websockets
     active.watch_loop = LoopLag(meter).watch
     return {
-        "requests": requests, "queries": queries, "labels": labels, "features": features,
-        "events": events, "cashbook": cashbook, "experiments": experiments, "feedback": feedback,
+        "budgets": budgets, "requests": requests, "queries": queries, "labels": labels,
+        "features": features, "events": events, "cashbook": cashbook, "experiments": experiments,
+        "feedback": feedback,
     }  # fmt: skip
 
 
