@@ -162,6 +162,7 @@ PARSED = [
     ("trusted_peers", "10.0.0.0/8,fc00::/7", '["10.0.0.0/8", "fc00::/7"]', PRIVATE),
     ("client_address", "on", "true", True),
     ("signals", "off", "false", False),
+    ("reload", "off", "false", False),
 ]  # fmt: skip
 
 

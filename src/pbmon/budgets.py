@@ -196,6 +196,12 @@ class Budgets:
         self._by_key = {(b.method, b.endpoint): b for b in budgets}
         self.all = tuple(self._by_key.values())
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Budgets) and self.all == other.all
+
+    def __hash__(self) -> int:
+        return hash(self.all)
+
     def find(self, method: str | None, route: str | None) -> Budget | None:
         if route is None:
             return None

@@ -13,11 +13,12 @@ import os
 import threading
 from concurrent.futures import wait
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from opentelemetry import metrics, trace
 
-from pbmon import catalog, endings, identity, privacy, runtime, settings, signals
+from pbmon import catalog, endings, identity, privacy, runtime, settings, signals, sources
 from pbmon.business.events import Events
 from pbmon.business.experiments import Experiments
 from pbmon.business.features import FeatureUsage
@@ -27,6 +28,7 @@ from pbmon.business.labels import SegmentLabels
 from pbmon.business.refusals import Refusals
 from pbmon.business.revenue import Cashbook
 from pbmon.hooks import dbapi
+from pbmon.reload import Reload
 from pbmon.runtime import active
 from pbmon.telemetry import providers
 from pbmon.telemetry.budgets import BudgetFigures
@@ -49,6 +51,11 @@ _lock = threading.RLock()
 _keywords: dict[str, Any] = {}
 _parts: dict[str, Any] = {}
 _worker: Embedded | None = None
+_directory: Path | None = None
+"""Where the settings file is looked for: where the process was when it was first configured."""
+_reload: Reload | None = None
+_RELOADED = ("budgets", "requests", "queries")
+"""The parts that settings concern which change while the process runs."""
 _log = logging.getLogger("pbmon")
 
 
@@ -65,8 +72,9 @@ def configure(**values: Any) -> None:
     a no-op.
     """
     with _lock:
+        _find_file()
         merged = {**_keywords, **values}
-        resolved, problems = settings.resolve(merged)
+        resolved, problems = settings.resolve(merged, directory=_directory)
         if problems and resolved.strict and values:
             raise settings.SettingsError("; ".join(map(str, problems)))
         for problem in problems:
@@ -75,10 +83,31 @@ def configure(**values: Any) -> None:
             return
         usable = {n: v for n, v in values.items() if resolved.source(n) == "configure()"}
         if usable.keys() != values.keys():  # what was set before stays where this can't be used
-            resolved, _ = settings.resolve({**_keywords, **usable})
+            resolved, _ = settings.resolve({**_keywords, **usable}, directory=_directory)
         _keywords.update(usable)
         with signals.guard("configure"):
             _apply(resolved) if active.configured else _start(resolved)
+
+
+def _find_file() -> None:
+    """Before the settings are read for the first time, so that no change is missed."""
+    global _directory, _reload
+    if _directory is None:
+        _directory = sources.working_directory()
+        _reload = Reload(_directory, _resolve_again, _take)
+
+
+def _resolve_again() -> tuple[settings.Settings, list[sources.Problem]]:
+    with _lock, signals.importing:  # a parser may import what it needs
+        return settings.resolve(_keywords, directory=_directory)
+
+
+def _take(resolved: settings.Settings) -> None:
+    """Settings that change while the process runs, and nothing else is another."""
+    with _lock:
+        active.settings = resolved
+        for name in _RELOADED:
+            _parts[name].apply(resolved)
 
 
 def _start(resolved: settings.Settings) -> None:
@@ -116,6 +145,8 @@ def _start(resolved: settings.Settings) -> None:
             after_in_parent=signals.end_fork,
             after_in_child=_begin_in_child,
         )
+    if resolved.reload and _reload is not None:
+        _parts["providers"].watch(_reload.look, alone=_reload.has_file)
     if resolved.signals:
         endings.install(_hand_over)
     _log.info("%s", describe())

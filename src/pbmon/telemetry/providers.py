@@ -97,6 +97,7 @@ class Providers:
         self._log_handler: logs.LogHandler | None = None
         self._gave_up_s = -_FORGIVEN_S
         self._closed = False
+        self._look: Callable[[], None] = lambda: None
         self._task = _Task()
         self.kept: list[str] = []
         """What the application had set; it is flushed, and never shut down by us."""
@@ -234,11 +235,20 @@ class Providers:
         if hasattr(provider, "force_flush"):
             self._kept.append(provider)
 
+    def watch(self, look: Callable[[], None], *, alone: bool) -> None:
+        """Have look() called about once a second in the pipeline's thread. alone: also where
+        there is nothing else for it to do."""
+        self._look = look
+        if alone:
+            self.pipeline.start()
+
     def _look_around(self) -> None:
         """About once a second, in the pipeline's thread."""
         self.delivery.look_after_orphans()
         if self._log_handler is not None:
             logs.ensure(self._log_handler)
+        with signals.guard("looking at the settings file"):
+            self._look()
 
     def apply(self, settings: Settings) -> None:
         """Settings made in code after the launcher: name and endpoint for all that follows."""
