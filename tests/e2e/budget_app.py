@@ -26,4 +26,4 @@ async def judge(request: Request) -> JSONResponse:
     return JSONResponse({"within": bool(verdict), "max_s": max_s, "excess_s": verdict.excess_s})
 
 
-app = Starlette(routes=[Route("/work/{number}", work), Route("/judge", judge)])
+app = Starlette(routes=[Route("/tasks/{number}", work), Route("/judge", judge)])

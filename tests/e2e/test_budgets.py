@@ -33,12 +33,12 @@ service:
     traces/copy: {receivers: [otlp], exporters: [otlphttp/copy]}
     metrics/copy: {receivers: [otlp], exporters: [otlphttp/copy]}
 """
-ROUTE = "/work/{number}"
+ROUTE = "/tasks/{number}"
 TOML = """\
 slow_request_s = "90s"
 
 [[budgets]]
-endpoint = "/work/{number}"
+endpoint = "/tasks/{number}"
 max = "MAX"
 availability = AVAILABILITY
 """
@@ -121,7 +121,7 @@ def run(request, tmp_path_factory, stack_prometheus, stack_collector) -> Iterato
 def drive(base: str) -> dict[str, Any]:
     with httpx.Client(base_url=base, timeout=60) as client:
         for number in range(REQUESTS):
-            assert client.get(f"/work/{number}?pause_s={PAUSE_S}").status_code == 200
+            assert client.get(f"/tasks/{number}?pause_s={PAUSE_S}").status_code == 200
         answer = client.get("/judge", params={"endpoint": ROUTE, "duration_s": PAUSE_S})
         return answer.json()
 
