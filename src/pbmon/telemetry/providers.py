@@ -37,6 +37,7 @@ from pbmon.telemetry import (
     storages,
 )
 from pbmon.telemetry.accounts import Accounts
+from pbmon.telemetry.deadlines import within
 from pbmon.telemetry.delivery import Delivery
 from pbmon.telemetry.pipeline import Pipeline, interval_s
 from pbmon.telemetry.processors import Flush, SpooledLogs, SpooledMetrics, SpooledSpans
@@ -326,7 +327,7 @@ class Providers:
         self.pipeline.export_metrics(wait_s=min(left_s / 2, pipeline.OBSERVE_S))
         done &= self.delivery.flush(("metrics",), deadline_s)
         left_s = max(_GRACE_S, deadline_s - time.monotonic())
-        done &= _within(left_s, others)
+        done &= within(left_s, others)
         self.hand_over()  # what ended meanwhile: the process may end now
         if not done:
             self._gave_up_s = time.monotonic()
@@ -391,32 +392,6 @@ class _Task(threading.local):
     """Whether the calling thread is one of our own flush."""
 
     is_ours = False
-
-
-def _within(timeout_s: float, tasks: list[Callable[[], Any]]) -> bool:
-    """Run the tasks side by side and wait for them until the deadline, never longer.
-
-    Daemon threads: a foreign exporter may sleep through a shutdown while it retries.
-    """
-    done: list[bool] = []
-
-    def run(task: Callable[[], Any]) -> None:
-        with signals.guard("flush"):
-            done.append(task() is not False)
-
-    deadline = time.monotonic() + timeout_s
-    threads: list[threading.Thread] = []
-    for task in tasks:
-        thread = threading.Thread(target=run, args=(task,), daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # Python 3.12 starts none once the interpreter is exiting
-            run(task)
-        else:
-            threads.append(thread)
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    return len(done) == len(tasks) and all(done)
 
 
 def disabled() -> bool:

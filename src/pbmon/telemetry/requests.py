@@ -16,11 +16,11 @@ from opentelemetry.metrics import Histogram, Meter
 from opentelemetry.trace import Link, Span, SpanKind, Tracer
 
 from pbmon import catalog, identity, privacy, segments, signals
-from pbmon.budgets import edges
 from pbmon.runtime import PEER, Scope
 from pbmon.settings import Settings
 from pbmon.telemetry.budgets import BudgetFigures
 from pbmon.telemetry.clock import Clock
+from pbmon.telemetry.edges import edges
 from pbmon.telemetry.exchange import Exchange
 from pbmon.telemetry.headers import HeaderCapture
 from pbmon.telemetry.notices import Notices
