@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from pbmon.budgets import Budget
 from pbmon.reload import Reload
 from pbmon.settings import RELOADING, resolve
 from pbmon.testing import capture
+from tests.fresh import python
 
 ONE = '[[budgets]]\nendpoint = "/a"\nmax = "1s"\n'
 TWO = '[[budgets]]\nendpoint = "/a"\nmax = "2s"\n'
@@ -249,3 +251,44 @@ def test_what_says_the_same_changes_nothing(tmp_path, monkeypatch, caplog):
 
 def test_the_settings_that_change_while_a_process_runs():
     assert RELOADING == ("slow_request_s", "slow_query_s", "request_log", "budgets")
+
+
+FORKED = """
+    import logging, os, sys, time
+    import pbmon
+    from pbmon.runtime import active
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(name)s %(message)s")
+    logging.getLogger("pbmon").setLevel(logging.WARNING)
+
+    def max_s():
+        return pbmon.check_budget("/a", 0.5).budget.max_s
+
+    def wait_for(number):
+        until = time.monotonic() + 50
+        while max_s() != number and time.monotonic() < until:
+            time.sleep(0.02)
+        assert max_s() == number
+
+    pbmon.configure()
+    os.chdir("/")  # as a daemon does: the file is where the process was started
+    child = os.fork()
+    if child == 0:
+        wait_for(2.0)
+        os._exit(0)
+    with open(sys.argv[1] + "/new", "w") as file:
+        file.write('[[budgets]]\\nendpoint = "/a"\\nmax = "2s"\\n')
+    os.rename(sys.argv[1] + "/new", sys.argv[1] + "/pbmon.toml")
+    wait_for(2.0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    pbmon.configure(budgets=["/a max=7s"])  # code wins from now on
+    assert max_s() == 7.0
+    print("BOTH", [t.name for t in __import__("threading").enumerate()])
+"""
+
+
+def test_a_forked_child_follows_too_and_no_other_thread_is_needed(tmp_path):
+    (tmp_path / "pbmon.toml").write_text(ONE)
+    code = textwrap.dedent(FORKED).replace("sys.argv[1]", repr(str(tmp_path)))
+    done = python(code, cwd=tmp_path)
+    assert done.stdout == "BOTH ['MainThread', 'pbmon-spool']\n"
