@@ -31,6 +31,8 @@ PATIENCE_S = 60.0
 WORKERS = 2
 # Else one that is slow to start, on a busy machine, is killed for it.
 OPTIONS = ["--workers", str(WORKERS), "--timeout-worker-healthcheck", "60"]
+NEWEST = 20
+"""Exports, in which every process is found."""
 STARTED = "Application startup complete"
 
 
@@ -45,10 +47,11 @@ def attributes(thing: Any) -> dict[str, Any]:
     return {p.key: getattr(p.value, p.value.WhichOneof("value")) for p in thing.attributes}
 
 
-def history(receiver: Receiver, wanted: catalog.Metric) -> dict[str, list[float]]:
-    """Process → what it said of the route's max, export by export; None: not a word."""
+def history(receiver: Receiver, wanted: catalog.Metric, newest: int = 0) -> dict[str, list[float]]:
+    """Process → what it said of the route's max, export by export; None: not a word. newest: of
+    so many exports alone."""
     found: dict[str, list[float]] = defaultdict(list)
-    for body in receiver.bodies("/v1/metrics"):
+    for body in receiver.bodies("/v1/metrics")[-newest:]:
         for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
             process = attributes(resource.resource)["service.instance.id"]
             metrics = {m.name: m for scope in resource.scope_metrics for m in scope.metrics}
@@ -67,15 +70,15 @@ def history(receiver: Receiver, wanted: catalog.Metric) -> dict[str, list[float]
     return found
 
 
-def serving(receiver: Receiver, metric: catalog.Metric) -> list[list[float]]:
+def serving(receiver: Receiver, metric: catalog.Metric, newest: int = 0) -> list[list[float]]:
     """The history of those that answered requests, not of the process that watches over them."""
-    served = history(receiver, catalog.BUDGET_REQUESTS)
-    found = history(receiver, metric)
-    return [values for process, values in found.items() if served[process][-1]]
+    served = history(receiver, catalog.BUDGET_REQUESTS, newest)
+    found = history(receiver, metric, newest)
+    return [values for process, values in found.items() if (served[process] or [0])[-1]]
 
 
 def latest(receiver: Receiver) -> list[float]:
-    return [values[-1] for values in serving(receiver, catalog.BUDGET_THRESHOLD)]
+    return [values[-1] for values in serving(receiver, catalog.BUDGET_THRESHOLD, NEWEST)]
 
 
 class Traffic:
