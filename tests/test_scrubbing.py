@@ -261,6 +261,13 @@ def test_json_that_can_not_be_looked_into_is_none():
     assert scrubbing.scrub_json('{"a@b.co": ') is None
 
 
+def test_addresses_of_private_networks_may_stay():
+    text = "10.0.0.1 127.0.0.1 fe80::1 ::1 ::ffff:10.0.0.1 203.0.113.77 2001:db8::1"
+    assert scrub(text, ("[public ip]",)) == (
+        "10.0.0.1 127.0.0.1 fe80::1 ::1 ::ffff:10.0.0.1 [ip] [ip]"
+    )
+
+
 @pytest.mark.parametrize("kind", PLACEHOLDERS)
 def test_only_the_kinds_that_are_asked_for_are_looked_for(kind):
     text = "a@b.co DE89370400440532013000 4111111111111111 10.0.0.1 +49 151 23456789 password=x"

@@ -20,6 +20,10 @@ Span = tuple[int, int]
 PLACEHOLDERS = ("[token]", "[email]", "[iban]", "[ip]", "[card]", "[phone]")
 """What stands in the place of each kind, in the order in which they are looked for."""
 
+OF_PEOPLE = ("[token]", "[email]", "[iban]", "[public ip]", "[card]")
+"""Kinds for texts of machines: their own addresses, of private networks, stay, and so do numbers
+that look like those of phones."""
+
 
 _PASSES = 8
 
@@ -30,8 +34,10 @@ def scrub(text: str, kinds: Collection[str] = PLACEHOLDERS) -> str:
 
     A number is a card or an IBAN by its check digits, a phone number by its form: with a country
     code, divided as phone numbers are, or called one. Amounts, dates, and numbers of orders that
-    are none of these stay. Names stay too. Scrubbed twice is scrubbed once. kinds: only these are
-    looked for.
+    are none of these stay. Names stay too. Scrubbed twice is scrubbed once.
+
+    kinds: of PLACEHOLDERS, only these are looked for; `[public ip]`, which becomes [ip], leaves the
+    addresses of private networks.
     """
     for _ in range(_PASSES):
         scrubbed = _scrubbed_once(text, kinds)
@@ -45,7 +51,12 @@ def _scrubbed_once(text: str, kinds: Collection[str]) -> str:
     plain, places = _plain(text)
     found: list[tuple[int, int, str]] = []
     for find, placeholder in zip(_FINDERS, PLACEHOLDERS, strict=True):
-        spans = list(find(plain)) if placeholder in kinds else []
+        if placeholder in kinds:
+            spans = list(find(plain))
+        elif placeholder == "[ip]" and "[public ip]" in kinds:
+            spans = list(_public_ips(plain))
+        else:
+            continue
         if spans:
             found += [(begin, end, placeholder) for begin, end in spans]
             plain = _without(plain, spans)
@@ -232,6 +243,28 @@ def _ips(plain: str) -> Iterator[Span]:
                 spans.append((match.start(), match.start() + len(text)))
                 break
     return _joined(spans)
+
+
+# Of the machine itself, of its network: RFC 1918, 4193, 3927 and 4291.
+_PRIVATE = tuple(
+    ipaddress.ip_network(each)
+    for each in (
+        "0.0.0.0/8", "10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+        "192.168.0.0/16", "::/127", "fc00::/7", "fe80::/10",
+    )
+)  # fmt: skip
+
+
+def _public_ips(plain: str) -> Iterator[Span]:
+    for begin, end in _ips(plain):
+        try:
+            address = ipaddress.ip_address(plain[begin:end].partition("%")[0])
+        except ValueError:  # several joined
+            yield begin, end
+            continue
+        address = getattr(address, "ipv4_mapped", None) or address
+        if not any(address in network for network in _PRIVATE):
+            yield begin, end
 
 
 def _is_ip(text: str) -> bool:

@@ -21,10 +21,18 @@ SECRETS = {
     "DE89 3704 0044 0532 0130 00": "[iban]",
     "4111 1111 1111 1111": "[card]",
     "password=hunter2": "password=[token]",
+    "/reset?one=t1&two=t2": "/reset?one=REDACTED&two=REDACTED",
+    "https://shop/reset?t1": "https://shop/reset?REDACTED",
+    "203.0.113.77": "[ip]",
+    "2001:db8::77": "[ip]",
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc-_": "[token]",
 }
 KEPT = [
     "10.0.0.12",
+    "127.0.0.1:80",
+    "fe80::1%eth0",
+    "::ffff:10.0.0.1",
+    "WHERE a = ? AND b/? > 1",
     "+49 151 23456789",
     "/api/users/{user_id}",
     "token=REDACTED",

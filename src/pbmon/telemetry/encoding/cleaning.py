@@ -6,15 +6,16 @@ attributes stay, and numbers: they are the application's vocabulary and its meas
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from pbmon import scrubbing
+from pbmon import privacy, scrubbing
 from pbmon.telemetry.encoding import standins
 
-_KINDS = ("[token]", "[email]", "[iban]", "[card]")
-"""Of scrubbing.PLACEHOLDERS. Addresses and long numbers of machines look like those of people."""
+# As servers write what was asked for. The fragment of a URL stays in the browser.
+_QUERY = re.compile(r"(/[^\s\"'<>?]*\?)([^\s\"'<>#]+)")
 
 _SHORT = 200
 """Characters of a text that may come again: a route, a statement, a constant message."""
@@ -86,9 +87,11 @@ def _text(text: str) -> str:
 
 def _scrubbed(text: str) -> str | None:
     """None: there is nothing to take out."""
-    if not scrubbing.is_suspect(text):
-        return None
-    scrubbed = scrubbing.scrub(text, _KINDS)
+    scrubbed = text
+    if "?" in text:
+        scrubbed = _QUERY.sub(lambda found: found[1] + privacy.mask_query(found[2]), text)
+    if scrubbing.is_suspect(scrubbed):
+        scrubbed = scrubbing.scrub(scrubbed, scrubbing.OF_PEOPLE)
     return None if scrubbed == text else scrubbed
 
 
