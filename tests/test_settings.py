@@ -161,6 +161,7 @@ PARSED = [
     ("public_endpoint", "/api,/web", '["/api", "/web"]', ("/api", "/web")),
     ("trusted_peers", "10.0.0.0/8,fc00::/7", '["10.0.0.0/8", "fc00::/7"]', PRIVATE),
     ("client_address", "on", "true", True),
+    ("scrub", "off", "false", False),
     ("signals", "off", "false", False),
     ("reload", "off", "false", False),
 ]  # fmt: skip

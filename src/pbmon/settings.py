@@ -333,6 +333,12 @@ class Settings:
     client_address: bool = _setting(
         False, parsing.flag, "Put the client's IP address on server spans (it is personal data)."
     )
+    scrub: bool = _setting(
+        True,
+        parsing.flag,
+        "Take e-mail addresses, IBANs, payment cards and credentials out of the texts of spans, "
+        "logs and events, and out of events phone numbers and IP addresses too.",
+    )
     signals: bool = _setting(
         True,
         parsing.flag,

@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.semconv.attributes import service_attributes, telemetry_attributes
 
 from pbmon import catalog, signals
-from pbmon.runtime import Reading
+from pbmon.runtime import Reading, active
 from pbmon.settings import Settings
 from pbmon.telemetry import (
     encoding,
@@ -81,6 +81,14 @@ def _attributes(settings: Settings) -> Mapping[str, str]:
     if settings.release is not None:
         attributes[service_attributes.SERVICE_VERSION] = settings.release
     return attributes
+
+
+def _encode_spans(spans: Any) -> encoding.Encoded:
+    return encoding.encode_spans(spans, clean=active.settings.scrub)
+
+
+def _encode_logs(records: Any) -> encoding.Encoded:
+    return encoding.encode_logs(records, clean=active.settings.scrub)
 
 
 class Providers:
@@ -157,7 +165,7 @@ class Providers:
         if otlp:
             provider.sampler = self.accounts.sampler = CountedSampler(provider.sampler)
             spans = SpooledSpans(
-                self.pipeline.intake("traces", encoding.encode_spans), self._flush_of("traces")
+                self.pipeline.intake("traces", _encode_spans), self._flush_of("traces")
             )
             self.accounts.spans = spans
             provider.add_span_processor(spans)
@@ -219,7 +227,7 @@ class Providers:
             provider = LoggerProvider(resource=described, shutdown_on_exit=False)
             if otlp:
                 records = SpooledLogs(
-                    self.pipeline.intake("logs", encoding.encode_logs), self._flush_of("logs")
+                    self.pipeline.intake("logs", _encode_logs), self._flush_of("logs")
                 )
                 self.accounts.logs = records
                 provider.add_log_record_processor(records)
