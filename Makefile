@@ -28,7 +28,7 @@ demo: $(VENV)/.demo $(VENV)/.pbmon ## a finance app under real traffic for 20 s,
 test: $(VENV)/.test $(VENV)/.pbmon ## what this machine can test, but for faults (TESTS=tests/hooks ARGS='-k name')
 	@$(PY) -m pytest -n $(WORKERS) --maxprocesses=4 --dist=loadfile -m "$(MARKS)" $(TESTS) $(ARGS)
 
-stack: $(VENV)/.test ## build collector, Prometheus and Jaeger for the tests (needs Go, once)
+stack: $(VENV)/.test ## build collector, Prometheus, Alertmanager and Jaeger for the tests (needs Go, once)
 	@$(PY) -m tests.stack build
 
 lint: $(VENV)/.test ## ruff: rules and format

@@ -1,7 +1,7 @@
 """Pytest fixtures for the real servers, each started once per session and only if asked for.
 
 What a machine lacks is skipped with the reason and the remedy. PBMON_TEST_REQUIRE turns such a
-skip into a failure: `all`, or a comma list of names (`collector,prometheus,jaeger,postgres`).
+skip into a failure: `all`, or a comma list of names (`collector,prometheus,alertmanager,jaeger,postgres`).
 """
 
 from __future__ import annotations
