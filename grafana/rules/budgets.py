@@ -120,14 +120,16 @@ def _burn(  # one line of the table below
         f"clamp_max({factor:g} * ({ALLOWED.last()} > 0 <= {GREATEST_BURN}), {GREATEST_BURN})"
     )
     enough = ENOUGH_TO_PAGE if severity == "page" else ENOUGH_FOR_A_TICKET
+    fast = "more than the budget allows"
+    if factor > 1:
+        fast = f"more than {factor:g} times what the budget allows, or than half"
     return Alert(
         "BudgetBurn",
         f"{long.above(threshold, enough)}\nand {short.above(threshold)}",
         severity,
         f"{ENDPOINT} breaks its {LIMIT} budget",
         f"{SHARE} of the requests of the last {long.window} broke the {LIMIT} promise, and "
-        f"those of the last {short.window} do as well: {factor:g} times what the budget allows, or "
-        "more than half.",
+        f"those of the last {short.window} do as well: {fast}.",
         pending,
         keep,
         {"pbmon_window": long.window},

@@ -44,9 +44,12 @@ class Case:
     alerts: list[dict[str, Any]] = field(default_factory=list)
     figures: list[dict[str, Any]] = field(default_factory=list)
 
-    def silent(self, alert: str, *minutes: int) -> Case:
-        """Nothing of that name fires then."""
-        self.alerts += [_alert(alert, at, []) for at in minutes]
+    def silent(self, alert: str, *minutes: int, **labels: str) -> Case:
+        """Nothing of that name (with these labels) fires then."""
+        if not labels:
+            self.alerts += [_alert(alert, at, []) for at in minutes]
+        for at in minutes if labels else ():
+            self.figure(_firing(alert, labels), at, {})
         return self
 
     def fires(
@@ -65,12 +68,10 @@ class Case:
         return self
 
     def firing(self, alert: str, *minutes: int, **labels: str) -> Case:
-        """The same, whatever it says."""
-        found = {"alertname": alert, **labels}
-        expr = f'ALERTS{{alertname="{alert}", alertstate="firing"}}'
-        wanted = {tuple({**found, "alertstate": "firing", "__name__": "ALERTS"}.items()): 1.0}
+        """An alert with just these labels fires then, whatever it says."""
+        every = {"alertname": alert, "alertstate": "firing", "__name__": "ALERTS", **labels}
         for at in minutes:
-            self.figure(expr, at, wanted)
+            self.figure(_firing(alert, labels), at, {tuple(every.items()): 1.0})
         return self
 
     def figure(self, expr: str, at: int, expected: dict[Labels, float]) -> Case:
@@ -123,6 +124,11 @@ def line(metric: str, values: str, **names: str) -> dict[str, str]:
 
 def of_shop(metric: str, values: str, instance: str = "a", **names: str) -> dict[str, str]:
     return line(metric, values, **SHOP, instance=instance, **names)
+
+
+def _firing(alert: str, labels: dict[str, str]) -> str:
+    names = {"__name__": "ALERTS", "alertname": alert, "alertstate": "firing", **labels}
+    return _braces(names)
 
 
 def _alert(name: str, at: int, expected: Sequence[dict[str, Any]]) -> dict[str, Any]:
