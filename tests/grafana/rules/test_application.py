@@ -168,9 +168,9 @@ def sockets(values: str, instance: str = "a") -> dict[str, str]:
 
 
 def test_websocket_leak() -> None:
-    """Ten minutes a sample: three days."""
-    day = 144
-    tide = "10x71 400x71 "  # nights and days
+    """Half an hour a sample: three days."""
+    day = 48
+    tide = "10x23 400x23 "  # nights and days
     found = {"severity": "ticket", "http_route": "/live", **SHOP}
     words = {
         "summary": "WebSockets of pocketbook on /live don't end",
@@ -182,14 +182,14 @@ def test_websocket_leak() -> None:
         "application",
         Case("no data", []).silent("WebsocketLeak", 3 * DAY),
         Case("more than half as many again", leak)
-        .silent("WebsocketLeak", DAY, DAY + 12 * HOUR, 2 * DAY - 20)
+        .silent("WebsocketLeak", DAY, DAY + 12 * HOUR, 2 * DAY - 30)
         .fires("WebsocketLeak", 2 * DAY + HOUR, **words, **found),
         Case("tides", [sockets(tide * 4)]).silent("WebsocketLeak", *range(DAY, 4 * DAY, 6 * HOUR)),
-        Case("few", [sockets(f"10x{day - 1} 40x{2 * day}")]).silent("WebsocketLeak", 3 * DAY - 10),
-        Case("restarts", [sockets("90x199"), sockets(f"_x200 0 90x{day}", "b")]).silent(
+        Case("few", [sockets(f"10x{day - 1} 40x{2 * day}")]).silent("WebsocketLeak", 3 * DAY - 30),
+        Case("restarts", [sockets("90x66"), sockets(f"_x67 0 90x{day}", "b")]).silent(
             "WebsocketLeak", *range(0, 2 * DAY, 6 * HOUR)
         ),
-        Case("few before", [sockets("0x50 60x400")]).silent("WebsocketLeak", 2 * DAY, 2 * DAY + 480),
-        step="10m",
-        every="10m",
+        Case("few before", [sockets("0x16 60x120")]).silent("WebsocketLeak", 2 * DAY),
+        step="30m",
+        every="30m",
     )  # fmt: skip

@@ -172,8 +172,8 @@ def test_an_exhausted_budget() -> None:
             "BudgetExhausted",
             10,
             summary="POST /pay of pocketbook has used up its p95 budget",
-            description="6% of the requests of the last 30 days broke the p95 promise, which is more "
-            "than the budget allows.",
+            description="6% of the requests of the last 30 days broke the p95 promise, which is "
+            "more than the budget allows.",
             **found,
         ),
         Case("5 % of all", endpoint("0+1000x300", "0+50x300")).silent("BudgetExhausted", 4 * HOUR),

@@ -25,8 +25,8 @@ def test_service_silent() -> None:
             132,
             190,
             summary="Nothing is heard of pocketbook",
-            description="pocketbook sent its metrics for an hour without a break, and none for more "
-            "than 10 minutes.",
+            description="pocketbook sent its metrics for an hour without a break, and none for "
+            "more than 10 minutes.",
             **found,
         ),
         Case("a restart", [alive("0+9x120"), alive("_x125 0+9x60", "b")]).silent(
@@ -67,7 +67,8 @@ def test_telemetry_dropped() -> None:
             "TelemetryDropped",
             10,
             summary="pocketbook loses traces",
-            description="7 records of traces were dropped within 15 minutes, for the reason expired.",
+            description="7 records of traces were dropped within 15 minutes, for the reason "
+            "expired.",
             **found,
         )
         .silent("TelemetryDropped", 41),
@@ -186,8 +187,8 @@ def test_collector_failed() -> None:
                 "CollectorFailed",
                 10,
                 summary="The collector loses data before otlp_http/prometheus",
-                description="otlp_http/prometheus refused data for good within the last 10 minutes, "
-                "or its queue had no room. That data is lost.",
+                description="otlp_http/prometheus refused data for good within the last 10 "
+                "minutes, or its queue had no room. That data is lost.",
                 **wanted,
             )
             .silent("CollectorFailed", 30)
@@ -206,7 +207,8 @@ def test_watchdog() -> None:
             0,
             60,
             summary="The way from Prometheus to you works",
-            description="This always fires. Whoever receives it must raise the alarm when it stops.",
+            description="This always fires. Whoever receives it must raise the alarm when "
+            "it stops.",
             severity="none",
         ),
     )
