@@ -99,6 +99,8 @@ def test_only_loopback_is_bound(name: str, request: pytest.FixtureRequest) -> No
     server = request.getfixturevalue(f"stack_{name}")
     if name == "collector":
         server = server(PIPELINE, NOWHERE)
+    if name == "alertmanager":
+        server = server(ALERTMANAGER)
     if not server.is_running:
         pytest.skip(f"the server of {URL_VARIABLE} isn't ours")
     inodes = sockets_of(server.pid)
