@@ -18,7 +18,15 @@ from typing import Any, NoReturn, TypeVar
 import pytest
 
 from tests.stack.programs import MissingProgram
-from tests.stack.servers import Alertmanager, Collector, Config, Jaeger, Postgres, Prometheus, Server
+from tests.stack.servers import (
+    Alertmanager,
+    Collector,
+    Config,
+    Jaeger,
+    Postgres,
+    Prometheus,
+    Server,
+)
 
 REQUIRE_VARIABLE = "PBMON_TEST_REQUIRE"
 

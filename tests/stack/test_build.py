@@ -159,7 +159,10 @@ def test_list_and_path_tell_what_is_there(workshop: Workshop) -> None:
     assert workshop.run("list")[1].count("not built") == len(PROGRAMS) - 1
     status, output = workshop.run("build", "grafana")
     assert status == 2
-    assert "no program is called 'grafana'; known: collector, prometheus, alertmanager, jaeger" in output
+    assert (
+        "no program is called 'grafana'; known: collector, prometheus, alertmanager, jaeger"
+        in output
+    )
 
 
 def test_a_failed_build_shows_gos_words_and_leaves_nothing(workshop: Workshop) -> None:
