@@ -39,9 +39,9 @@ ENOUGH_CHARGES = 10
 ENOUGH_USES = 100
 
 MONEY = labels(STORE, CURRENCY)
-REVENUE_1H = Recording("pbmon:revenue:gain1h", gained(REVENUE, "1h", [CURRENCY]))
+REVENUE_1H = Recording("pbmon:revenue:sum1h", gained(REVENUE, "1h", [CURRENCY]))
 CHARGES_1H = Recording(
-    "pbmon:charges:gain1h",
+    "pbmon:charges:sum1h",
     gained(
         TRANSACTIONS,
         "1h",
@@ -114,7 +114,7 @@ def _apart(metric: Metric, part: str) -> str:
         queries.matcher(REVENUE_PART, part),
         queries.matcher(WINDOW, "24h"),
     )
-    known = f"last_over_time({queries.selector(metric, scope=())}[2h] offset {DAY})"
+    known = f"present_over_time({queries.selector(metric, scope=())}[2h] offset {DAY})"
     on = f"on ({MONEY}) group_right ()"
     return (
         f"(\n  abs({gained(metric, '24h', [CURRENCY])} - {on} {booked})\n"

@@ -17,7 +17,7 @@ ACCEPTED = queries.selector(
     scope=(),
 )
 ALIVE = Recording(
-    "pbmon:service:alive", f"group by ({labels(SERVICE)}) (last_over_time({ACCEPTED}[10m]))"
+    "pbmon:service:alive", f"group by ({labels(SERVICE)}) (present_over_time({ACCEPTED}[10m]))"
 )
 # Not a job of a few minutes, which ends.
 STEADY = Recording("pbmon:service:steady", f"count_over_time({ALIVE}[1h]) >= 50")
