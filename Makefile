@@ -56,7 +56,7 @@ faults: $(VENV)/.test $(VENV)/.pbmon ## what is lost when anything fails, and in
 	@$(PY) -m tests.faults --write docs/reliability.md $(ARGS)
 	@$(if $(ARGS),,$(PY) -m tests.worker.killing --write docs/reliability.md)
 
-dashboards: $(VENV)/.test $(VENV)/.pbmon ## write grafana/dashboards/*.json
+dashboards: $(VENV)/.test $(VENV)/.pbmon ## write grafana/dashboards/*.json and collector-config/rules/*.yml
 	@$(PY) -m grafana.build $(ARGS)
 
 docs: $(VENV)/.test $(VENV)/.pbmon ## write docs/api.md, docs/catalogue.md and docs/settings.md

@@ -23,9 +23,8 @@ def groups() -> dict[str, tuple[Group, ...]]:
     return found
 
 
-def build(base: str = "") -> dict[str, str]:
-    """File name -> YAML. base: the address at which the runbooks' `docs` directory is published."""
+def build() -> dict[str, str]:
+    """File name -> YAML."""
     return {
-        f"{name}.yml": render(made, f"grafana/rules/{name}.py", base)
-        for name, made in groups().items()
+        f"{name}.yml": render(made, f"grafana/rules/{name}.py") for name, made in groups().items()
     }

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import yaml
 
 RUNBOOKS = "docs/runbooks"
-"""Below the repository. `--runbooks` puts the address before it at which you publish the pages."""
+"""Below the repository; `pbmon rules export --runbooks URL` puts an address in its place."""
 
 Severity = Literal["page", "ticket", "none"]
 
@@ -38,7 +38,7 @@ class Recording:
     def least(self, window: str, ago: str = "") -> str:
         return f"min_over_time({self.name}[{window}]{_offset(ago)})"
 
-    def rule(self, _base: str) -> dict[str, Any]:
+    def rule(self) -> dict[str, Any]:
         return {"record": self.name, "expr": self.expr}
 
 
@@ -59,7 +59,7 @@ class Alert:
     keep_firing: str = ""
     labels: dict[str, str] = field(default_factory=dict)
 
-    def rule(self, base: str) -> dict[str, Any]:
+    def rule(self) -> dict[str, Any]:
         waits = {"for": self.pending, "keep_firing_for": self.keep_firing}
         return {
             "alert": self.name,
@@ -69,7 +69,7 @@ class Alert:
             "annotations": {
                 "summary": self.summary,
                 "description": self.description,
-                "runbook_url": f"{base}{RUNBOOKS}/{self.name}.md",
+                "runbook_url": f"{RUNBOOKS}/{self.name}.md",
             },
         }
 
@@ -83,14 +83,14 @@ class Group:
     rules: tuple[Recording | Alert, ...]
 
 
-def render(groups: Iterable[Group], source: str, base: str = "") -> str:
-    """The YAML of a file. base: what comes before the path of a runbook's page."""
+def render(groups: Iterable[Group], source: str) -> str:
+    """The YAML of a file. source: the module that has the groups."""
     plain = {
         "groups": [
             {
                 "name": group.name,
                 "interval": group.interval,
-                "rules": [rule.rule(base) for rule in group.rules],
+                "rules": [rule.rule() for rule in group.rules],
             }
             for group in groups
         ]
