@@ -125,6 +125,13 @@ def alertmanager(sink: Sink, tmp_path: Path) -> Iterator[Alertmanager]:
         yield running
 
 
+class Insistent(Prometheus):
+    """What fires before Alertmanager was found is sent again at once, not after a minute."""
+
+    def command(self) -> list[str]:
+        return [*super().command(), "--rules.alert.resend-delay=1s"]
+
+
 @pytest.fixture
 def prometheus(alertmanager: Alertmanager, tmp_path: Path) -> Iterator[Prometheus]:
     """As shipped, but that it looks every second; rules of an hour stay as they are."""
@@ -137,7 +144,7 @@ def prometheus(alertmanager: Alertmanager, tmp_path: Path) -> Iterator[Prometheu
     (tmp_path / "alertmanagers" / "own.yml").write_text(f"- targets: ['{target}']\n")
     path = tmp_path / "prometheus.yml"
     path.write_bytes((CONFIG / path.name).read_bytes())
-    with started(Prometheus(path)) as running:
+    with started(Insistent(path)) as running:
         yield running
 
 
