@@ -28,7 +28,7 @@ demo: $(VENV)/.demo $(VENV)/.pbmon ## a finance app under real traffic for 20 s,
 test: $(VENV)/.test $(VENV)/.pbmon ## what this machine can test, but for faults (TESTS=tests/hooks ARGS='-k name')
 	@$(PY) -m pytest -n $(WORKERS) --maxprocesses=4 --dist=loadfile -m "$(MARKS)" $(TESTS) $(ARGS)
 
-stack: $(VENV)/.test ## build collector, Prometheus and Jaeger for the tests (needs Go, once)
+stack: $(VENV)/.test ## build collector, Prometheus, Alertmanager and Jaeger for the tests (needs Go, once)
 	@$(PY) -m tests.stack build
 
 lint: $(VENV)/.test ## ruff: rules and format
@@ -56,13 +56,15 @@ faults: $(VENV)/.test $(VENV)/.pbmon ## what is lost when anything fails, and in
 	@$(PY) -m tests.faults --write docs/reliability.md $(ARGS)
 	@$(if $(ARGS),,$(PY) -m tests.worker.killing --write docs/reliability.md)
 
-dashboards: $(VENV)/.test $(VENV)/.pbmon ## write grafana/dashboards/*.json
+dashboards: $(VENV)/.test $(VENV)/.pbmon ## write grafana/dashboards/*.json and collector-config/rules/*.yml
 	@$(PY) -m grafana.build $(ARGS)
 
 docs: $(VENV)/.test $(VENV)/.pbmon ## write docs/api.md, docs/catalogue.md and docs/settings.md
 	@$(PY) docs/build.py $(ARGS)
 
-secrets: .secrets/grafana_admin_password ## a random Grafana password, unless there is one
+ALERTS := $(addprefix .secrets/alert_,pagerduty_key slack_url watchdog_url)
+
+secrets: .secrets/grafana_admin_password $(ALERTS) ## a random Grafana password and empty addresses of alerts, unless there are some
 
 lock: $(VENV)/.test ## renew requirements/*.txt from pyproject.toml (UPGRADE=1: newest versions)
 	@$(LOCK) pyproject.toml --group demo --group test -o requirements/test.txt
@@ -106,3 +108,9 @@ $(VENV)/.pbmon: pyproject.toml | $(VENV)/.demo
 	@$(PY) -c 'import secrets; print(secrets.token_urlsafe(24), end="")' > $@.new
 	@chmod 644 $@.new && mv $@.new $@
 	@echo "wrote $@"
+
+# Nobody is told anything by an empty one, and Alertmanager's log says so: docs/rules.md.
+$(ALERTS):
+	@mkdir -p .secrets && chmod 700 .secrets
+	@touch $@ && chmod 644 $@
+	@echo "made $@, empty: write into it where alerts go"

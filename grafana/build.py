@@ -1,6 +1,9 @@
-"""Write the dashboards' JSON: `python -m grafana.build`; `--check` fails if it is not up to date.
+"""Write the dashboards' JSON and the rules' YAML: `python -m grafana.build`.
 
-A dashboard is a module of this package with a `DASHBOARD`; its JSON has the module's name.
+`--check` fails if they are not up to date.
+
+A dashboard is a module of this package with a `DASHBOARD`; its JSON has the module's name. The same
+holds for `grafana.rules`, `GROUPS` and YAML.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import grafana
+from grafana.rules import files as rules
 from grafana.sdk import JSONEncoder, model
 
 OUTPUT = Path(__file__).parent / "dashboards"
@@ -75,9 +79,11 @@ def _lay_out(panels: Sequence[dict[str, Any]]) -> None:
         line_height = max(line_height, position["h"])
 
 
-def differences(built: dict[str, str], directory: Path) -> list[str]:
-    """What is wrong with the JSON files in `directory`, one line each."""
-    present = {path.name: path.read_text(encoding="utf-8") for path in directory.glob("*.json")}
+def differences(built: dict[str, str], directory: Path, source: str = "grafana") -> list[str]:
+    """What is wrong with the files in `directory`, made by modules of `source`, a line each."""
+    patterns = {f"*{Path(name).suffix}" for name in built}
+    paths = [path for pattern in patterns for path in directory.glob(pattern)]
+    present = {path.name: path.read_text(encoding="utf-8") for path in paths}
     lines = []
     for name in sorted(built.keys() | present.keys()):
         if name not in built:
@@ -85,7 +91,7 @@ def differences(built: dict[str, str], directory: Path) -> list[str]:
         elif name not in present:
             lines.append(f"{name}: missing")
         elif built[name] != present[name]:
-            lines.append(f"{name}: differs from what grafana/{Path(name).stem}.py makes")
+            lines.append(f"{name}: differs from what {source}/{Path(name).stem}.py makes")
     return lines
 
 
@@ -93,18 +99,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m grafana.build", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, fail on a difference")
     arguments = parser.parse_args(argv)
-    built = build()
+    parts = ((OUTPUT, build(), "grafana"), (rules.OUTPUT, rules.build(), "grafana/rules"))
     if arguments.check:
-        found = differences(built, OUTPUT)
+        found = [
+            line
+            for directory, built, source in parts
+            for line in differences(built, directory, source)
+        ]
         for line in found:
             print(line, file=sys.stderr)
         if found:
             print("run `python -m grafana.build` and commit the result", file=sys.stderr)
         return 1 if found else 0
-    OUTPUT.mkdir(exist_ok=True)
-    for name, text in built.items():
-        (OUTPUT / name).write_text(text, encoding="utf-8")
-        print(f"wrote {name}")
+    for directory, built, _ in parts:
+        directory.mkdir(exist_ok=True)
+        for name, text in built.items():
+            (directory / name).write_text(text, encoding="utf-8")
+            print(f"wrote {name}")
     return 0
 
 

@@ -1,7 +1,8 @@
 """PromQL for pbmon's metrics: every query of every dashboard is made here.
 
 Queries take entries of the catalogue, so a name can't be misspelt, and every selector carries
-the dashboard's `service` and `environment` variables. Who exports a metric, each process or the
+the dashboard's `service` and `environment` variables (not those of rules, which have no page and
+so an empty scope). Who exports a metric, each process or the
 store, says the catalogue too (`of_store`): the two need different queries.
 
 Three ways to read a metric:
@@ -13,7 +14,7 @@ Three ways to read a metric:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pbmon import catalog
 from pbmon.catalog import Attribute, Metric
@@ -54,9 +55,10 @@ def matcher(attribute: Attribute, value: str, operator: str = "=") -> str:
     return f'{label(attribute)}{operator}"{value}"'
 
 
-def selector(metric: Metric, *matchers: str) -> str:
+def selector(metric: Metric, *matchers: str, scope: Sequence[str] = SCOPE) -> str:
     """The metric's series within the chosen services and environments."""
-    return f"{metric.prometheus_name}{{{', '.join((*matchers, *SCOPE))}}}"
+    chosen = ", ".join((*matchers, *scope))
+    return f"{metric.prometheus_name}{{{chosen}}}" if chosen else metric.prometheus_name
 
 
 def exact(
@@ -66,14 +68,16 @@ def exact(
     return f"sum by ({_labels(by)}) ({gained(metric, window, *matchers, ago=ago)})"
 
 
-def gained(metric: Metric, window: str, *matchers: str, ago: str = "") -> str:
+def gained(
+    metric: Metric, window: str, *matchers: str, ago: str = "", scope: Sequence[str] = SCOPE
+) -> str:
     """The same of each series of the counter.
 
     `increase()` is not exact: it extrapolates, and it loses what a process counted before its first
     sample. These forms take the last value in the window and subtract the one before it.
     """
     return (_OF_STORE if metric.of_store else _OF_PROCESS).format(
-        series=selector(metric, *matchers),
+        series=selector(metric, *matchers, scope=scope),
         window=window,
         store=f"by ({INSTANCE_LABEL}, {_labels(metric.attributes)})",
         end=f" offset {ago}" if ago else "",

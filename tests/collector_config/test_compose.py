@@ -147,6 +147,20 @@ def test_prometheus_takes_otlp_and_keeps_exemplars() -> None:
     assert any("exemplar-storage" in flag for flag in flags)
 
 
+def test_alerts_go_to_the_alertmanager_that_runs_here() -> None:
+    [found] = load(CONFIG / "alertmanagers/compose/alertmanager.yml")
+    assert found["targets"] == ["alertmanager:9093"]
+    assert SERVICES["alertmanager"]["ports"] == ["127.0.0.1:9093:9093"]
+    [host] = load(CONFIG / "alertmanagers/alertmanager.yml")
+    assert host["targets"] == ["127.0.0.1:9093"]
+
+
+def test_the_alertmanager_has_every_secret_it_reads() -> None:
+    text = (CONFIG / "alertmanager.yml").read_text(encoding="utf-8")
+    read = re.findall(r"_file: /run/secrets/(\w+)$", text, re.MULTILINE)
+    assert sorted(read) == sorted(SERVICES["alertmanager"]["secrets"])
+
+
 def test_prometheus_scrapes_what_runs_here() -> None:
     targets = [
         target

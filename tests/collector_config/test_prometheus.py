@@ -50,6 +50,8 @@ def test_promtool_accepts_what_it_scrapes(tmp_path: Path, place: str) -> None:
     for path in (CONFIG / place).glob("*.yml"):
         (tmp_path / "scrape" / path.name).write_bytes(path.read_bytes())
     (tmp_path / FILE.name).write_bytes(FILE.read_bytes())
+    (tmp_path / "rules").symlink_to(CONFIG / "rules")
+    (tmp_path / "alertmanagers").symlink_to(CONFIG / place.replace("scrape", "alertmanagers"))
 
     check(tmp_path / FILE.name)
     jobs = load(tmp_path / "scrape" / "collector.yml")["scrape_configs"]
@@ -58,7 +60,9 @@ def test_promtool_accepts_what_it_scrapes(tmp_path: Path, place: str) -> None:
 
 def test_it_names_no_file_that_is_not_there() -> None:
     config = load(FILE)
-    for pattern in [*config.get("rule_files", []), *config["scrape_config_files"]]:
+    [alertmanagers] = config["alerting"]["alertmanagers"]
+    [found] = alertmanagers["file_sd_configs"]
+    for pattern in [*config["rule_files"], *config["scrape_config_files"], *found["files"]]:
         assert list(CONFIG.glob(pattern)), pattern
 
 

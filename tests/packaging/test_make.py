@@ -155,6 +155,9 @@ def test_help_is_the_default_and_lists_every_target():
     assert listed == {*phony.split(), "secrets"}
 
 
+RECEIVERS = {"alert_pagerduty_key", "alert_slack_url", "alert_watchdog_url"}
+
+
 @needs_make
 def test_secret_is_random_closed_to_others_and_kept(tmp_path):
     command = ("make", "-f", str(MAKEFILE), "secrets", f"VENV={sys.prefix}")
@@ -173,6 +176,12 @@ def test_secret_is_random_closed_to_others_and_kept(tmp_path):
         # the file itself is mounted, must read it.
         assert stat.S_IMODE(secret.parent.stat().st_mode) == 0o700
         assert stat.S_IMODE(secret.stat().st_mode) == 0o644
+        receivers = [path for path in secret.parent.iterdir() if path != secret]
+        assert {path.name for path in receivers} == RECEIVERS
+        for path in receivers:
+            assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("", 0o644)
+            path.write_text("filled in")
         assert run(*command, cwd=place).returncode == 0
         assert secret.read_text() == passwords[-1]
+        assert {path.read_text() for path in receivers} == {"filled in"}
     assert passwords[0] != passwords[1]

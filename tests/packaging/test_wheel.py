@@ -63,6 +63,7 @@ def test_every_module_is_in(names):
         ("grafana/dashboards", "*.json"),
         ("grafana/provisioning", "**/*.y*ml"),
         ("collector-config", "**/*.y*ml"),
+        ("docs/runbooks", "*.md"),
     ],
 )
 def test_assets_are_in(names, folder, pattern):
@@ -84,7 +85,7 @@ def test_nothing_else_is_in(names):
     folders = {name.split("/")[0] for name in names}
     assert {folder for folder in folders if not folder.endswith(".dist-info")} == {"pbmon"}
     assets = {name.split("/")[2] for name in names if name.startswith("pbmon/_assets/")}
-    assert assets == {"grafana", "collector-config"}
+    assert assets == {"grafana", "collector-config", "docs"}
     carried = {Path(name).suffix for name in names if name.startswith("pbmon/_assets/")}
     assert carried <= {".json", ".yaml", ".yml", ".md", ".j2"}  # no code, no caches
     assert not [name for name in names if "test_" in name or "__pycache__" in name]

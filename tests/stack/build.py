@@ -93,8 +93,33 @@ def _build_aside(program: Program, say: Say) -> None:
 
 
 def _module_steps(program: Program, aside: Path, out: Path, say: Say) -> None:
+    module = _completed(program, aside, say) if program.stubs else program.module
     command = [*GO_BUILD, *program.flags, "-o", f"{out}{os.sep}", *program.packages]
-    _run(command, program.module, aside, say)
+    _run(command, module, aside, say)
+
+
+def _completed(program: Program, aside: Path, say: Say) -> Path:
+    """A module like the program's own, whose upstream is a copy with the stubs in it: Go lets
+    nothing be added to the sources in its cache."""
+    _run(["go", "mod", "download", program.upstream], program.module, aside, say)
+    _run(["go", "list", "-m", "-f", "{{.Dir}}", program.upstream], program.module, aside, say)
+    cached = (aside / "log").read_text(encoding="utf-8").splitlines()[-1]
+    source = aside / "source"
+    # copyfile: what is in the cache may not be written to.
+    shutil.copytree(cached, source, copy_function=shutil.copyfile)
+    for path in (source, *source.rglob("*/")):
+        path.chmod(0o755)
+    for name, text in program.stubs:
+        path = source / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    module = aside / "module"
+    module.mkdir()
+    shutil.copyfile(program.module / "go.sum", module / "go.sum")
+    pins = (program.module / "go.mod").read_text(encoding="utf-8")
+    replaced = f"{pins}\nreplace {program.upstream} => {source}\n"
+    (module / "go.mod").write_text(replaced, encoding="utf-8")
+    return module
 
 
 def _collector_steps(program: Program, aside: Path, out: Path, say: Say) -> None:

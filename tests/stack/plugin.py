@@ -1,7 +1,8 @@
 """Pytest fixtures for the real servers, each started once per session and only if asked for.
 
 What a machine lacks is skipped with the reason and the remedy. PBMON_TEST_REQUIRE turns such a
-skip into a failure: `all`, or a comma list of names (`collector,prometheus,jaeger,postgres`).
+skip into a failure: `all`, or a comma list of names (`collector,prometheus,alertmanager,jaeger,
+postgres`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,15 @@ from typing import Any, NoReturn, TypeVar
 import pytest
 
 from tests.stack.programs import MissingProgram
-from tests.stack.servers import Collector, Config, Jaeger, Postgres, Prometheus, Server
+from tests.stack.servers import (
+    Alertmanager,
+    Collector,
+    Config,
+    Jaeger,
+    Postgres,
+    Prometheus,
+    Server,
+)
 
 REQUIRE_VARIABLE = "PBMON_TEST_REQUIRE"
 
@@ -76,6 +85,13 @@ def stack_collector() -> Iterator[CollectorFactory]:
             return running.enter_context(started(Collector(config, env)))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def stack_alertmanager() -> Iterator[Callable[[Path], Alertmanager]]:
+    """`stack_alertmanager(config)` starts an Alertmanager; it ends with the session."""
+    with ExitStack() as running:
+        yield lambda config: running.enter_context(started(Alertmanager(config)))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -32,6 +32,7 @@ class Program:
     """One Go module of `modules/` and the binaries that come from it.
 
     packages: what `go build` gets; empty for the collector, whose sources are generated.
+    stubs: path below the packages' module -> text, of files that it embeds and doesn't carry.
     """
 
     name: str
@@ -40,6 +41,12 @@ class Program:
     packages: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     manifest: Path | None = None
+    stubs: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def upstream(self) -> str:
+        """The module that the packages are of."""
+        return "/".join(self.packages[0].split("/")[:3])
 
     @property
     def module(self) -> Path:
@@ -53,7 +60,8 @@ class Program:
     def fingerprint(self) -> str:
         """Twelve hex digits over the pins, the manifest, the flags and the platform."""
         digest = hashlib.sha256()
-        for part in (*self.flags, *self.packages, platform.system(), platform.machine()):
+        stubs = (word for stub in self.stubs for word in stub)
+        for part in (*self.flags, *self.packages, platform.system(), platform.machine(), *stubs):
             digest.update(part.encode() + b"\0")
         for name in ("go.mod", "go.sum"):
             digest.update((self.module / name).read_bytes())
@@ -91,8 +99,20 @@ JAEGER = Program(
     packages=("github.com/jaegertracing/jaeger/cmd/jaeger",),
     flags=("-trimpath", "-ldflags=-s -w"),
 )
+ALERTMANAGER = Program(
+    name="alertmanager",
+    version="0.34.2",
+    binaries=("alertmanager", "amtool"),
+    packages=(
+        "github.com/prometheus/alertmanager/cmd/alertmanager",
+        "github.com/prometheus/alertmanager/cmd/amtool",
+    ),
+    flags=("-trimpath", "-ldflags=-s -w"),
+    # Its page is made by npm for a release and isn't in the module.
+    stubs=(("ui/app/dist/index.html", "<!doctype html><title>Alertmanager</title>\n"),),
+)
 # In the order in which they are built: the quickest and most wanted first.
-PROGRAMS = (COLLECTOR, PROMETHEUS, JAEGER)
+PROGRAMS = (COLLECTOR, PROMETHEUS, ALERTMANAGER, JAEGER)
 
 
 def cache() -> Path:

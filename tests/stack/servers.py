@@ -24,12 +24,14 @@ from tests.stack.process import (
 from tests.stack.programs import binary
 
 __all__ = [
+    "Alertmanager",
     "Collector",
     "Jaeger",
     "Postgres",
     "Prometheus",
     "Server",
     "ServerError",
+    "amtool",
     "collector_validate",
     "promtool",
     "wait_until",
@@ -234,6 +236,44 @@ class Prometheus(Server):
 def promtool(*arguments: str | Path) -> str:
     """Run promtool and return what it printed; ServerError if it found a fault."""
     return run_tool([binary("promtool"), *arguments])
+
+
+class Alertmanager(Server):
+    """Alertmanager on a configuration file, alone: it looks for no others."""
+
+    name: ClassVar[str] = "alertmanager"
+    port_names: ClassVar[tuple[str, ...]] = ("http",)
+
+    def __init__(self, config: Path) -> None:
+        super().__init__()
+        self._config = config
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.ports['http']}"
+
+    def command(self) -> list[str]:
+        return [
+            str(binary(self.name)),
+            f"--config.file={self._config.resolve()}",
+            f"--web.listen-address={HOST}:{self.ports['http']}",
+            f"--storage.path={self.home / 'data'}",
+            "--cluster.listen-address=",
+        ]
+
+    def is_ready(self) -> bool:
+        if "Listening on" not in self.current_log():
+            return False
+        return web.status(f"{self.url}/-/ready") == 200
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """What it holds now, in the form of its API."""
+        return list(web.get_json(f"{self.url}/api/v2/alerts"))
+
+
+def amtool(*arguments: str | Path) -> str:
+    """Run amtool and return what it printed; ServerError if it found a fault."""
+    return run_tool([binary("amtool"), "--no-version-check", *arguments])
 
 
 class Jaeger(Server):

@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 
 from tests.stack import build, programs
-from tests.stack.programs import COLLECTOR, JAEGER, PROGRAMS, PROMETHEUS, Program
+from tests.stack.programs import (
+    ALERTMANAGER,
+    COLLECTOR,
+    JAEGER,
+    PROGRAMS,
+    PROMETHEUS,
+    Program,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 # Notes its call, takes a while, and leaves what `go build` would leave.
@@ -28,6 +35,19 @@ time.sleep({sleep})
 if {status}:
     print("go: some/module@v1: checksum mismatch")
     sys.exit({status})
+if sys.argv[1] == "list":
+    source = pathlib.Path({calls!r}).parent / "cached source"
+    source.mkdir(mode=0o755, exist_ok=True)
+    (source / "main.go").touch()
+    source.chmod(0o555)
+    print(source)
+if sys.argv[1] != "build":
+    sys.exit()
+source = pathlib.Path("../source")
+if source.exists():
+    files = sorted(str(path.relative_to(source)) for path in source.rglob("*.*"))
+    seen = [*files, pathlib.Path("go.mod").read_text()]
+    pathlib.Path({calls!r}).with_name("completed").write_text("\\n".join(seen))
 out = sys.argv[sys.argv.index("-o") + 1]
 packages = sys.argv[sys.argv.index("-o") + 2:]
 names = [os.path.join(out, p.split("/")[-1]) for p in packages] if out.endswith("/") else [out]
@@ -67,8 +87,10 @@ class Workshop:
         path.chmod(0o755)
 
     def calls(self) -> list[str]:
+        """The builds."""
         path = self.directory / "calls"
-        return path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text().splitlines() if path.exists() else []
+        return [line for line in lines if line.startswith("build ")]
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -137,7 +159,10 @@ def test_list_and_path_tell_what_is_there(workshop: Workshop) -> None:
     assert workshop.run("list")[1].count("not built") == len(PROGRAMS) - 1
     status, output = workshop.run("build", "grafana")
     assert status == 2
-    assert "no program is called 'grafana'; known: collector, prometheus, jaeger" in output
+    assert (
+        "no program is called 'grafana'; known: collector, prometheus, alertmanager, jaeger"
+        in output
+    )
 
 
 def test_a_failed_build_shows_gos_words_and_leaves_nothing(workshop: Workshop) -> None:
@@ -186,6 +211,21 @@ def test_the_collectors_sources_get_our_pins(
     assert generated.read_bytes() == (COLLECTOR.module / "go.mod").read_bytes()
 
 
+def test_what_a_module_embeds_and_lacks_is_added_to_a_copy(workshop: Workshop) -> None:
+    assert workshop.run("build", "amtool")[0] == 0
+    main, page, go_mod = (workshop.directory / "completed").read_text().split("\n", 2)
+    assert (main, page) == ("main.go", "ui/app/dist/index.html")
+    pins, replaced = go_mod.rsplit("\nreplace ", 1)
+    assert pins == go_mod_of(ALERTMANAGER)
+    assert replaced.startswith(f"{ALERTMANAGER.upstream} => {workshop.cache}")
+    assert [path.name for path in (workshop.directory / "cached source").iterdir()] == ["main.go"]
+
+
+def test_other_stubs_are_another_build() -> None:
+    other = dataclasses.replace(ALERTMANAGER, stubs=(("ui/app/dist/index.html", "other"),))
+    assert other.fingerprint() != ALERTMANAGER.fingerprint()
+
+
 def test_the_manifest_and_its_pins_agree(tmp_path: Path) -> None:
     go_mod = COLLECTOR.module / "go.mod"
     build._check_pins(programs.MANIFEST, go_mod)
@@ -201,6 +241,7 @@ def test_the_manifest_and_its_pins_agree(tmp_path: Path) -> None:
     [
         (COLLECTOR, "go.opentelemetry.io/collector/otelcol v0.161.0"),
         (PROMETHEUS, "github.com/prometheus/prometheus v0.316.0"),
+        (ALERTMANAGER, "github.com/prometheus/alertmanager v0.34.2"),
         (JAEGER, "github.com/jaegertracing/jaeger v1.76.0"),
     ],
     ids=lambda value: value.name if isinstance(value, Program) else "",

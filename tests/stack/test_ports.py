@@ -16,15 +16,17 @@ from tests.stack.plugin import started
 from tests.stack.postgres import URL_VARIABLE, Postgres
 from tests.stack.process import Server
 from tests.stack.samples import NOWHERE, PIPELINE
-from tests.stack.servers import Collector, Jaeger, Prometheus
+from tests.stack.servers import Alertmanager, Collector, Jaeger, Prometheus
 
+ALERTMANAGER = Path(__file__).resolve().parents[2] / "collector-config" / "alertmanager.yml"
 SERVERS: list[Callable[[], Server]] = [
     Prometheus,
     Jaeger,
+    lambda: Alertmanager(ALERTMANAGER),
     lambda: Collector(PIPELINE, NOWHERE),
     Postgres,
 ]
-NAMES = ["prometheus", "jaeger", "collector", "postgres"]
+NAMES = ["prometheus", "jaeger", "alertmanager", "collector", "postgres"]
 
 
 class AlwaysFine(BaseHTTPRequestHandler):
@@ -97,6 +99,8 @@ def test_only_loopback_is_bound(name: str, request: pytest.FixtureRequest) -> No
     server = request.getfixturevalue(f"stack_{name}")
     if name == "collector":
         server = server(PIPELINE, NOWHERE)
+    if name == "alertmanager":
+        server = server(ALERTMANAGER)
     if not server.is_running:
         pytest.skip(f"the server of {URL_VARIABLE} isn't ours")
     inodes = sockets_of(server.pid)
