@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from pbmon import signals
+from pbmon import catalog, signals
 from pbmon.errors import Fingerprint
 
 _KEPT_CONTEXTS = ("trace", "runtime")
@@ -32,9 +32,9 @@ def capture(
             return
         with sentry.new_scope() as scope:
             tags = {
-                "error.type": fingerprint.error_type,
+                catalog.ERROR_TYPE.name: fingerprint.error_type,
                 "pbmon.fingerprint": fingerprint.key,
-                "http.route": route,
+                catalog.ROUTE.name: route,
                 "pbmon.release": release,
             }
             for name, value in tags.items():
