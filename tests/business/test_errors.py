@@ -118,14 +118,16 @@ def test_without_the_monitor_only_the_metric_moves():
         assert (counted(seen), failures(seen)) == (1, [])
 
 
-def test_an_error_outlives_the_transaction_it_broke(seen):
+def test_an_error_outlives_the_transaction_it_broke(seen, monkeypatch):
+    boxes = []
+    monkeypatch.setattr(seen, "put", lambda payload: boxes.append(runtime.outbox.get()) or "")
     token = runtime.outbox.set([])
     try:
         pbmon.track_error(caught())
         assert runtime.outbox.get() == []
     finally:
         runtime.outbox.reset(token)
-    assert stored(seen) == 1
+    assert boxes == [None]
 
 
 # --- once ---
@@ -318,6 +320,16 @@ def test_one_object_that_many_requests_raise_counts_in_each(seen):
     vars(shared).pop("_pbmon_counted", None)
     ask("/share/1", "/share/2", "/share/3")
     assert (counted(seen), stored(seen)) == (3, 3)
+
+
+def test_one_that_a_thread_of_the_request_tracked_counts_once(seen):
+    """There the request's span is not the current one."""
+    shared.__dict__.pop("_pbmon_counted", None)
+    pbmon.track_error(shared)
+    ask("/share/1")
+    assert (counted(seen), stored(seen)) == (1, 1)
+    ask("/share/2")
+    assert (counted(seen), stored(seen)) == (2, 2)
 
 
 def test_who_met_it_is_the_user_of_the_request():

@@ -67,18 +67,19 @@ def test_the_most_frequent_come_first(tell):
 SPREAD = (
     failure(ONE, NOON - 30 * DAY, 7, user="old"), failure(ONE, NOON - 2 * HOUR, 5, user="a"),
     failure(ONE, NOON - 20_000_000, 2, user="b"), failure(TWO, NOON - 3 * DAY, 6),
+    failure(TWO, NOON - HOUR // 2, 3),
 )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("since", "expected", "users"),
     [
-        (None, [(ONE, 14), (TWO, 6)], 3),
+        (None, [(ONE, 14), (TWO, 9)], 3),
         (NOON - 19_999_999, [(ONE, 2)], 0),  # the slot's; nobody of its beginning is known
         (NOON - 20_000_000, [(ONE, 2)], 1),
-        (NOON - HOUR, [(ONE, 2)], 1),
-        (NOON - 2 * HOUR, [(ONE, 7)], 2),
-        (NOON - 4 * DAY, [(ONE, 7), (TWO, 6)], 2),
+        (NOON - HOUR, [(TWO, 3), (ONE, 2)], 0),
+        (NOON - 2 * HOUR, [(ONE, 7), (TWO, 3)], 2),
+        (NOON - 4 * DAY, [(TWO, 9), (ONE, 7)], 0),
         (NOON, [], None),
     ],
     ids=["all", "within a slot", "a slot", "an hour", "two hours", "days", "now"],
