@@ -151,9 +151,10 @@ EXTRAS = (
     ("`grpc`", "OTLP by gRPC: `OTEL_EXPORTER_OTLP_PROTOCOL=grpc`, or port 4317."),
     ("`openfeature`", "`pbmon.OpenFeatureHook`: see [experiments](experiments.md)."),
     ("`upstream`", "OpenTelemetry's own instrumentation of ASGI and psycopg2: mode `upstream`."),
+    ("`sentry`", "`track_error()` tells Sentry too: see [errors](errors.md#sentry)."),
     *(
         (f"`{name}`", "Nothing yet; the name is kept for what comes.")
-        for name in ("alerts", "scheduler", "sentry", "report")
+        for name in ("alerts", "scheduler", "report")
     ),
 )
 

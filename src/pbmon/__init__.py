@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from pbmon.budgets import Budget as Budget
     from pbmon.business.budgets import check_budget as check_budget
     from pbmon.business.consent import consent as consent
+    from pbmon.business.error_middleware import error_middleware as error_middleware
+    from pbmon.business.errors import error_summary as error_summary
+    from pbmon.business.errors import track_error as track_error
     from pbmon.business.events import identify as identify
     from pbmon.business.events import track as track
     from pbmon.business.experiments import experiment as experiment
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from pbmon.business.revenue_metrics import RevenueMetrics as RevenueMetrics
     from pbmon.business.revenue_metrics import revenue_metrics as revenue_metrics
     from pbmon.catalog import VERSION as __version__  # noqa: F401, N811
+    from pbmon.errors import ErrorSummary as ErrorSummary
     from pbmon.growth import Cohort as Cohort
     from pbmon.growth import FeatureAdoption as FeatureAdoption
     from pbmon.growth import FunnelStep as FunnelStep
@@ -51,6 +55,7 @@ _NAMES = {
     "Accepted": "pbmon.runtime:Accepted",
     "Budget": "pbmon.budgets:Budget",
     "Cohort": "pbmon.growth:Cohort",
+    "ErrorSummary": "pbmon.errors:ErrorSummary",
     "FeatureAdoption": "pbmon.growth:FeatureAdoption",
     "FunnelStep": "pbmon.growth:FunnelStep",
     "Refused": "pbmon.runtime:Refused",
@@ -64,6 +69,8 @@ _NAMES = {
     "configure": "pbmon.wiring:configure",
     "consent": "pbmon.business.consent:consent",
     "context": "pbmon.identity:context",
+    "error_middleware": "pbmon.business.error_middleware:error_middleware",
+    "error_summary": "pbmon.business.errors:error_summary",
     "experiment": "pbmon.business.experiments:experiment",
     "experiment_report": "pbmon.business.experiments:experiment_report",
     "expose": "pbmon.business.experiments:expose",
@@ -80,6 +87,7 @@ _NAMES = {
     "track": "pbmon.business.events:track",
     "track_adjustment": "pbmon.business.revenue:track_adjustment",
     "track_chargeback": "pbmon.business.revenue:track_chargeback",
+    "track_error": "pbmon.business.errors:track_error",
     "track_feature": "pbmon.business.features:track_feature",
     "track_refund": "pbmon.business.revenue:track_refund",
     "track_revenue": "pbmon.business.revenue:track_revenue",

@@ -20,7 +20,8 @@ from pbmon import parsing, segments, sources, surveys
 from pbmon.budgets import Budgets
 from pbmon.experiments import Experiment
 from pbmon.money import Rates
-from pbmon.parsing import Mode, Network
+from pbmon.parsing import Mode
+from pbmon.peers import Network
 from pbmon.sources import Problem
 
 
@@ -257,6 +258,23 @@ class Settings:
         parsing.whole_above_zero,
         "Days after which it is forgotten on which days people were active, 61 at least for exact "
         "growth figures. Unset: never.",
+    )
+    request_id_header: str = _setting(
+        "x-request-id",
+        parsing.header_name,
+        "Header that names a request: error_middleware() believes it of `trusted_peers`, and sends "
+        "it with its answer.",
+    )
+    error_monitor: bool = _setting(
+        True,
+        parsing.flag,
+        "Keep errors in the store, with what is known of each. Off: they only move the metric "
+        "`pbmon.errors`.",
+    )
+    errors_retention_days: int = _setting(
+        90,
+        parsing.whole_above_zero,
+        "Days after which an error that was not seen again is forgotten, and whom it met.",
     )
     users: parsing.Users | None = _setting(
         None,

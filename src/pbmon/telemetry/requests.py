@@ -16,6 +16,7 @@ from opentelemetry.metrics import Histogram, Meter
 from opentelemetry.trace import Link, Span, SpanKind, Tracer
 
 from pbmon import catalog, identity, privacy, segments, signals
+from pbmon.peers import TrustedPeers
 from pbmon.runtime import PEER, Scope
 from pbmon.settings import Settings
 from pbmon.telemetry.budgets import BudgetFigures
@@ -24,7 +25,7 @@ from pbmon.telemetry.edges import edges
 from pbmon.telemetry.exchange import Exchange
 from pbmon.telemetry.headers import HeaderCapture
 from pbmon.telemetry.notices import Notices
-from pbmon.telemetry.sampling import TrustedPeers, mark_untrusted
+from pbmon.telemetry.sampling import mark_untrusted
 from pbmon.telemetry.series import Series, SeriesKey
 from pbmon.telemetry.session import Session
 
