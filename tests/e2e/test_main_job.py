@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from pbmon.store import schema, tables
 from pbmon.store.access import open_engine
 from tests import fresh
 from tests.e2e.launch import ROOT, launched
-from tests.grafana.panel_queries import panel_queries
+from tests.grafana.panel_queries import interpolate, load, panel_queries
 from tests.stack.process import wait_until
 from tests.stack.servers import Jaeger, Prometheus
 
@@ -55,6 +56,18 @@ PLAIN, OVER, SLOW = 20, 4, 2
 VISITORS = 23
 """Users of each day, none of whom ever comes again."""
 USERS, BROKEN, BAD_QUERIES, UNKNOWN = 9, 3, 2, 5
+REQUESTS = (
+    PLAIN
+    + OVER
+    + SLOW
+    + len(SALES)
+    + sum(FEATURES.values())
+    + USERS
+    + BROKEN
+    + BAD_QUERIES
+    + UNKNOWN
+)
+RELEASE = "2026.11.1"
 
 
 @dataclass
@@ -181,6 +194,7 @@ def variables(mode: str, service: str, endpoint: str, database: str) -> dict[str
     return {
         "OTEL_SERVICE_NAME": service,
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "PBMON_RELEASE": RELEASE,
         "DATABASE_URL": database,
         # A second and more between what is measured and each limit: this machine may be busy.
         "PBMON_SLOW_REQUEST_S": "3",
@@ -283,14 +297,64 @@ def test_queries_are_counted_exactly(run):
     assert run.total(catalog.QUERY_ERRORS) == BAD_QUERIES
 
 
-def asked(run: Run, title: str, *labels: str) -> dict[tuple[str, ...], float]:
+def asked(
+    run: Run, title: str, *labels: str, dashboard: str = "business"
+) -> dict[tuple[str, ...], float]:
     """What the panel's own queries answer, taken from the committed dashboard."""
     answers: dict[tuple[str, ...], float] = {}
-    for expression in panel_queries(
-        "business", title, service=run.service, environment=".*", range_="1h", rate_interval="4m"
-    ):
+    for expression in panels_queries(run, dashboard, title):
         answers |= run.by(expression, *labels)
     return answers
+
+
+def panels_queries(run: Run, dashboard: str, title: str) -> list[str]:
+    return panel_queries(
+        dashboard, title, service=run.service, environment=".*", range_="1h", rate_interval="4m"
+    )
+
+
+def test_budgets_by_the_table_s_own_queries(run):
+    """Threshold, requests, breaches, share, allowed, left."""
+    labels = ("http_request_method", "http_route", "pbmon_budget_limit")
+    columns = [run.by(query, *labels) for query in panels_queries(run, "budgets", "Budgets")]
+    all_of_it, over = PLAIN + OVER + SLOW, OVER + SLOW
+    slow = ("", "/api/transactions")
+    for limit, threshold, allowed in (("max", 2, 0), ("p95", 1.2, 0.05), ("p99", 1.5, 0.01)):
+        row = [column.get((*slow, limit)) for column in columns]
+        left = [1 - over / all_of_it / allowed] if allowed else [None]
+        assert row == pytest.approx([threshold, all_of_it, over, over / all_of_it, allowed, *left])
+    users = ("GET", "/api/users/{user_id}", "availability")
+    assert [column.get(users) for column in columns] == pytest.approx([None, USERS, 0, 0, 0.001, 1])
+    assert {len(column) for column in columns[1:5]} == {7}
+    assert asked(run, "Promises Broken", "pbmon_budget_limit", dashboard="budgets") == {
+        ("max",): 1, ("p95",): 1, ("p99",): 1, ("availability",): 0,
+    }  # fmt: skip
+
+
+def test_failures_by_the_panels_own_queries(run):
+    found = {
+        title: asked(run, title, dashboard="errors")
+        for title in ("Failed Requests", "Aborted Requests", "Failed Statements")
+    }
+    assert found == {
+        "Failed Requests": {(): BROKEN / REQUESTS},
+        "Aborted Requests": {(): 0},
+        "Failed Statements": {(): BAD_QUERIES},
+    }
+    codes = asked(
+        run, "Database Errors", "error_type", "db_response_status_code", dashboard="errors"
+    )
+    assert codes == {("psycopg2.errors.UndefinedTable", "42P01"): BAD_QUERIES}
+    releases = asked(run, "Errors by Release", "service_version", dashboard="errors")
+    assert releases.keys() == {(RELEASE,)}
+
+
+def test_the_release_is_marked(run):
+    (line,) = (each for each in load("budgets")["annotations"]["list"] if each["name"] == "Deploys")
+    expression = interpolate(line["target"]["expr"], service=run.service)
+    ((name,), at_ms) = run.by(expression, "pbmon_mark_name").popitem()
+    assert name == RELEASE
+    assert at_ms / 1000 == pytest.approx(time.time(), abs=600)
 
 
 def test_revenue_by_the_panels_own_query(run):

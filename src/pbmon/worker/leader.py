@@ -163,10 +163,10 @@ class Leader:
         try:
             if self._may_lead() and self.lead():
                 self.convert()  # at the end as well: the figures are to have all that is booked
+                self.note_release()
                 self.read_figures()
                 if not wholly:
                     return
-                self.note_release()
                 self.do_jobs()
                 while self.deliver() and not self._stopped:
                     self.read_figures()
