@@ -17,6 +17,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -28,10 +29,11 @@ from websockets.sync.client import connect
 
 from pbmon import catalog
 from pbmon.store import schema, tables
-from pbmon.store.access import open_engine
+from pbmon.store.access import open_engine, open_reader
 from tests import fresh
 from tests.e2e.launch import ROOT, launched
 from tests.grafana.panel_queries import interpolate, load, panel_queries
+from tests.reports.test_weekly import rows_of
 from tests.stack.process import wait_until
 from tests.stack.servers import Jaeger, Prometheus
 
@@ -82,6 +84,8 @@ class Run:
     exit_code: int
     raw: str
     """What left the process: OTLP as JSON, before any redaction."""
+    environment: dict[str, str]
+    """Of every process of the service."""
 
     def total(self, metric: catalog.Metric, suffix: str = "", **labels: str) -> float:
         """Sum over the series of a metric with these labels, as Prometheus has them."""
@@ -137,6 +141,7 @@ def run(
     environment["PBMON_STATE_DIR"] = str(log.with_name("state"))
     with launched("tests.e2e.app:app", log, environment) as app:
         drive(app.url)
+        wait_until(lambda: is_marked(environment["PBMON_STORE_URL"]), "the release's mark", 30)
         exit_code = app.stop()
     # What the app had no time for: the figures of yesterday's users, and the next process of the
     # service, which tells what the store has.
@@ -150,8 +155,9 @@ def run(
     line = re.compile(r'^{"resourceMetrics".*}\n', re.MULTILINE)
     wait_until(lambda: raw.exists() and bool(line.search(raw.read_text())), "what was sent", 30)
     run = Run(
-        mode, service, stack_prometheus, stack_jaeger, log.read_text(), exit_code, raw.read_text()
-    )
+        mode, service, stack_prometheus, stack_jaeger, log.read_text(), exit_code, raw.read_text(),
+        environment,
+    )  # fmt: skip
     wait_until(lambda: run.total(catalog.REQUEST_DURATION, "_count") > 0, "metrics", 30)
     wait_until(lambda: run.total(catalog.TRANSACTIONS) > 0, "the store's metrics", 30)
     wait_until(lambda: run.spans(pbmon__slow=True), "traces", 30)
@@ -188,6 +194,11 @@ def prepare_store(path: Path) -> str:
         )
     engine.dispose()
     return url
+
+
+def is_marked(url: str) -> bool:
+    with closing(open_reader(url)) as reader:
+        return reader.deployment(RELEASE) is not None
 
 
 def variables(mode: str, service: str, endpoint: str, database: str) -> dict[str, str]:
@@ -329,6 +340,25 @@ def test_budgets_by_the_table_s_own_queries(run):
     assert asked(run, "Promises Broken", "pbmon_budget_limit", dashboard="budgets") == {
         ("max",): 1, ("p95",): 1, ("p99",): 1, ("availability",): 0,
     }  # fmt: skip
+
+
+def test_the_report_of_the_release_has_the_same_figures(run):
+    asked = fresh.environment(**run.environment, PBMON_PROMETHEUS_URL=run.prometheus.url)
+    command = [sys.executable, "-m", "pbmon.cli", "report", "release", RELEASE]
+    done = subprocess.run(command, cwd=ROOT, env=asked, check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    rows = rows_of(done.stdout)
+    all_of_it, over = PLAIN + OVER + SLOW, OVER + SLOW
+    share = f"{over / all_of_it:.1%}".replace("%", " %")
+    counts = [str(all_of_it), str(over), share, "–"]
+    assert ["/api/transactions", "max", "2 s", *counts, "0.0 %", "–"] in rows
+    left = f"{100 * (1 - over / all_of_it / 0.05):.1f} %"
+    assert ["/api/transactions", "p95", "1.2 s", *counts, "5.0 %", left] in rows
+    users = ["GET /api/users/{user_id}", "availability", "–", str(USERS), "0", "0.0 %", "–"]
+    assert [*users, "0.1 %", "100.0 %"] in rows
+    assert ["Promises of budgets broken", "3", "–", "–"] in rows
+    assert ["Slow queries", str(over), "0", "new"] in rows
+    assert ["SELECT transactions", "postgresql", str(over), "0"] in rows
 
 
 def test_failures_by_the_panels_own_queries(run):
