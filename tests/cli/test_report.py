@@ -175,10 +175,12 @@ def test_the_newest_release_or_one_that_is_named(place, capfd):
     note(capfd, "1.5", "2026-11-24T10:00")
     lines = released(capfd).out.splitlines()
     assert lines[0] == "# Release 1.5 of shop"
-    assert lines[2].startswith("Deployed 2026-11-24 10:00:00 after 1.4, Europe/Berlin. The 6 days,")
+    assert lines[2].startswith("Deployed 2026-11-24 10:00:00 (Europe/Berlin) after 1.4. The 6 d ")
     older = released(capfd, "1.4").out
-    assert older.startswith("# Release 1.4 of shop\n\nDeployed 2026-11-20 10:00:00, Europe/Berlin")
-    assert "The 4 days, 0:00:00 since, beside as much time before." in older
+    assert older.startswith(
+        "# Release 1.4 of shop\n\nDeployed 2026-11-20 10:00:00 (Europe/Berlin)."
+    )
+    assert "The 4 d since, beside as much time before." in older
 
 
 def test_a_release_s_page_as_html(place, capfd, tmp_path):

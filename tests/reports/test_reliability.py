@@ -80,7 +80,7 @@ def test_each_promise_has_its_row_and_the_worst_is_first():
         ["/never", "max", "2 s", "0", "0", "–", "–", "0.0 %", "–"],
     ]
     assert part.section.notes == [
-        "3 of 6 promises broken: more breaches than are allowed. Of 1 nothing was asked."
+        "3 of 6 promises broken: more breaches than are allowed. 1 had no request."
     ]
     (headline,) = part.headlines
     assert (headline.now, headline.before) == (Amount(3), Amount(0))
@@ -210,6 +210,15 @@ def test_the_time_since_has_as_much_time_before_it(at, after, length):
     assert {each % 1_000_000 for each in span[:3]} == {0}
 
 
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(1, "1 s"), (3600, "1 h"), (3725, "1 h 2 min"), (86_400 * 3 + 7200 + 5, "3 d 2 h"),
+     (86_459, "1 d"), (605, "10 min 5 s")],
+)  # fmt: skip
+def test_a_length_is_said_by_its_two_largest_units(seconds, said):
+    assert release._length(Span(0, 0, seconds * 1_000_000, "", "")) == said
+
+
 def page(url, deployed):
     with closing(open_reader(url)) as reader:
         return release.build(reader, Settings(), "shop", None, deployed, NOW)
@@ -224,8 +233,13 @@ def test_a_release_s_page_has_new_errors_first_in_both_formats(quick_url):
     made = page(quick_url, deployment(at, before=("1.4", at - 99 * HOUR), note="new checkout"))
     assert isinstance(made, Page)
     text = markdown.write(made)
-    assert text.startswith("# Release 1.5 of shop\n\nDeployed 2026-11-23 12:00:00 after 1.4, UTC.")
-    assert "new checkout. The 3 days, 0:00:30 since, beside as much time before." in text
+    assert text.splitlines()[:3:2] == [
+        "# Release 1.5 of shop",
+        (
+            "Deployed 2026-11-23 12:00:00 (UTC) after 1.4: new checkout. The 3 d since, beside as "
+            "much time before. Made 2026-11-26 12:00 UTC."
+        ),
+    ]
     found = rows_of(text)
     assert found[0] == ["", "since", "before", "change"]
     assert found[1] == ["Errors", "42", "39", "+7.7 %"]

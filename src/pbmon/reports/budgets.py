@@ -119,7 +119,7 @@ def _note(promises: Sequence[_Promise]) -> str:
     broken = sum(promise.is_broken for promise in promises)
     unasked = sum(not promise.requests for promise in promises)
     text = f"{broken} of {len(promises)} promises broken: more breaches than are allowed."
-    return f"{text} Of {unasked} nothing was asked." if unasked else text
+    return f"{text} {unasked} had no request." if unasked else text
 
 
 def _headline(

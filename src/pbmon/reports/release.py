@@ -59,12 +59,22 @@ def since(deployed: Deployment, now: int) -> Span:
 
 
 def _subtitle(span: Span, deployed: Deployment, timezone: str, now: dt.datetime) -> str:
-    zone = growth.zone(timezone)
-    length = dt.timedelta(microseconds=span.end - span.start)
+    at = growth.time_of(deployed.mark.at, growth.zone(timezone))
     after = f" after {deployed.before.name}" if deployed.before is not None else ""
-    note = f" {deployed.mark.note}." if deployed.mark.note else ""
+    note = f": {deployed.mark.note}" if deployed.mark.note else ""
     return (
-        f"Deployed {growth.time_of(deployed.mark.at, zone):%Y-%m-%d %H:%M:%S}{after}, {timezone}."
-        f"{note} The {length} since, beside as much time before. "
+        f"Deployed {at:%Y-%m-%d %H:%M:%S} ({timezone}){after}{note}. "
+        f"The {_length(span)} since, beside as much time before. "
         f"Made {now.astimezone(dt.timezone.utc):%Y-%m-%d %H:%M} UTC."
     )
+
+
+def _length(span: Span) -> str:
+    """By its two largest units: `3 d 2 h`, `5 min 10 s`."""
+    left = (span.end - span.start) // _SECOND
+    parts: list[str] = []
+    for unit, seconds in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, seconds)
+        if count or parts:
+            parts.append(f"{count} {unit}" if count else "")
+    return " ".join(part for part in parts[:2] if part)
