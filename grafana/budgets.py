@@ -70,7 +70,9 @@ BROKEN = stat(
         no_value=NO_BUDGET,
     ),
     Query(
-        f"sum by ({queries.label(BUDGET_LIMIT)}) (({_share('$__range')}) > bool {_allowed()})",
+        # 1 - 0.9995 is a little less than the share 0.0005.
+        f"sum by ({queries.label(BUDGET_LIMIT)})"
+        f" (({_share('$__range')}) > bool round({_allowed()}, 1e-9))",
         BUDGET_LIMIT,
     ),
     red_from=1,

@@ -145,6 +145,26 @@ def test_each_column_of_the_table_is_exact_while_workers_restart(site):
     check_all(site.lines(), wanted)
 
 
+def test_just_what_is_allowed_breaks_no_promise():
+    """Also where the share is no exact number: 1 - 0.9995 is less than 0.0005."""
+    process, lines = Process("p", 0), []
+    breaking = Process("p", 0)
+    for names, breaches, allowed in (
+        (promise("availability", "/kept"), 5, 1 - 0.9995),
+        (promise("p95", "/kept"), 500, 0.05),
+        (promise("max", "/kept"), 0, 0.0),
+        (promise("p99", "/kept"), 101, 0.01),
+    ):
+        process.count(5, 10_000, **names)
+        breaking.count(5, breaches, **names)
+        lines.append(process.gauge(ALLOWED, 1, range(60), **names))
+        lines[-1]["values"] = " ".join([repr(allowed)] * 60)
+    lines += data([process], REQUESTS, 59) + data([breaking], BREACHES, 59)
+    broken = {"availability": 0, "p95": 0, "max": 0, "p99": 1}
+    wanted = {labels(pbmon_budget_limit=name): count for name, count in broken.items()}
+    check_all(lines, [(panel("Promises Broken"), 59, wanted)])
+
+
 def test_graphs_of_an_hour_are_exact(site):
     lines, wanted = site.lines(), []
     for at in (3 * HOUR, 20 * HOUR + 13):
