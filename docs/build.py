@@ -106,6 +106,10 @@ Order: keyword of `pbmon.configure()`, environment, `pbmon.toml` (or `[tool.pbmo
 `pyproject.toml`; `PBMON_CONFIG` names another file), default. A setting that can't be used is one
 warning that names it, its source and the remedy; the next source takes its place.
 
+A change of the file takes effect
+[while the process runs](budgets.md#changes-while-the-process-runs) for
+{", ".join(f"`{name}`" for name in settings.RELOADING)}.
+
 {_table(("setting", "environment", "default", "meaning"), rows)}
 
 ## Standard variables

@@ -16,6 +16,7 @@ from tests.patience import patiently
 
 durations = st.floats(min_value=1e-6, max_value=1e6)
 routes = st.sampled_from(["/", "/api/users", "/api/users/{user_id}", "/a/{b:path}"])
+operations = st.sampled_from(["nightly-import", "x", "n" * 100, "größe"])
 
 
 @st.composite
@@ -26,8 +27,10 @@ def budgets(draw):
     p95, p99, maximum = (v if k else None for v, k in zip(values, kept, strict=True))
     share = st.floats(min_value=1e-6, max_value=1)
     availability = draw(share if not any(kept) else st.none() | share)
-    method = draw(st.sampled_from([None, "GET", "POST"]))
-    return Budget(draw(routes), maximum, p95, p99, availability, method)
+    endpoint = draw(routes | operations)
+    methods = [None, "GET", "POST"] if endpoint.startswith("/") else [None]
+    method = draw(st.sampled_from(methods))
+    return Budget(endpoint, maximum, p95, p99, availability, method)
 
 
 # --- seconds() ---
@@ -75,8 +78,16 @@ def test_text_durations_become_seconds():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"endpoint": "x", "max_s": 1}, "must be a route template starting with '/'"),
-        ({"endpoint": None, "max_s": 1}, "must be a route template starting with '/'"),
+        ({"endpoint": None, "max_s": 1}, "must be a route template starting with '/', or the name"),
+        ({"endpoint": "api/users", "max_s": 1}, "'api/users' must be a route template starting"),
+        ({"endpoint": "", "max_s": 1}, "1 to 100 printable characters without '/'"),
+        ({"endpoint": "n" * 101, "max_s": 1}, "1 to 100 printable characters"),
+        ({"endpoint": "a\nb", "max_s": 1}, "1 to 100 printable characters"),
+        ({"endpoint": " import", "max_s": 1}, "1 to 100 printable characters"),
+        (
+            {"endpoint": "import", "max_s": 1, "method": "GET"},
+            "an operation has no method; leave GET out, or write /import if it is a route",
+        ),
         ({"endpoint": "/x"}, "budget for /x promises nothing; give max_s, p95_s"),
         ({"endpoint": "/x", "max_s": 0}, "budget for /x: max_s must be above 0"),
         ({"endpoint": "/x", "p95_s": -1}, "budget for /x: p95_s: -1 is no duration"),
@@ -143,6 +154,26 @@ def test_a_verdict_in_numbers():
     assert Budget("/x", max_s=0.5, p95_s=0.3).judge(0.4).limits == ("p95",)
 
 
+def test_an_operation_is_no_route():
+    assert Budget("/x", max_s=1).is_route
+    assert not Budget("nightly-import", max_s="1h").is_route
+    assert parse_budget("nightly-import max=1h availability=0.99") == Budget(
+        "nightly-import", max_s=3600, availability=0.99
+    )
+    assert parse_budget({"endpoint": "Nightly import", "max": "1h"}).endpoint == "Nightly import"
+    assert parse_budget("IMPORT max=1s") == Budget("IMPORT", max_s=1)
+
+
+@pytest.mark.parametrize(
+    ("availability", "share"), [(1, 0.0), (1.0, 0.0), (0.999, 0.001), (0.95, 0.05), (0.9, 0.1)]
+)
+def test_the_allowed_share_of_failures_is_the_number_a_person_would_write(availability, share):
+    budget = Budget("/x", max_s=1, p95_s=0.5, p99_s=0.7, availability=availability)
+    assert {limit: budget.allowed(limit) for limit in budget.limits} == {
+        "max": 0.0, "p95": 0.05, "p99": 0.01, "availability": share,
+    }  # fmt: skip
+
+
 def test_limits_and_allowed_shares():
     assert Budget("/x", availability=0.999).limits == ("availability",)
     assert Budget("/x", max_s=1, availability=1).limits == ("max", "availability")
@@ -177,6 +208,9 @@ def test_text_and_table_round_trip(budget):
         ("", "names no endpoint"),
         ("GET", "names no endpoint"),
         ({"max": 1}, "names no endpoint"),
+        ("GET max=1", "names no endpoint"),
+        ("max=1", "names no endpoint"),
+        ("a b max=1", "'b' is not name=value"),
         ("/x max", "'max' is not name=value, for example max=500ms"),
         ("/x max=", "'max=' is not name=value"),
         ("/x max=1 max=2", "max is given twice"),

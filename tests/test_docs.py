@@ -107,6 +107,19 @@ def test_the_readmes_settings_are_settings(tmp_path):
     assert resolved.budgets.find("GET", "/api/transactions").p95_s == 0.3
 
 
+def test_the_budgets_of_the_page_are_budgets(tmp_path):
+    page = TEXT["docs/budgets.md"]
+    (toml,) = blocks(page, "toml")
+    (tmp_path / "pbmon.toml").write_text(toml, encoding="utf-8")
+    resolved, problems = settings.resolve(environ={}, directory=tmp_path)
+    assert problems == []
+    assert [budget.is_route for budget in resolved.budgets.all] == [True, True, False]
+    (variable,) = re.findall(r'PBMON_BUDGETS="(.*)"', page)
+    resolved, problems = settings.resolve(environ={"PBMON_BUDGETS": variable})
+    assert (problems, len(resolved.budgets.all)) == ([], 2)
+    exec(blocks(page, "python")[0].replace("pbmon.configure(", "dict("), {"pbmon": pbmon})
+
+
 def test_make_targets_that_are_named_exist():
     targets = set(re.findall(r"^([\w.-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
@@ -55,6 +56,7 @@ def test_what_is_taken_out(text, clean):
 
 
 KEPT = [
+    "token=REDACTED&q=REDACTED",
     "", "Great app, I love it! 10/10 :-) ::", "Zoë's café – 100 % “süß” 日本語 🙂",
     "3 items@2.50 each, see @pocketbook", "john at example",
     "paid 1,234.56 EUR (1.234,56 or 1 234 567.89), -42, +1.5 %, 10^6",
@@ -213,3 +215,60 @@ def test_the_steps_grow_with_the_text(piece):
     scrub(piece * 800)  # what is kept of characters is kept now
     once, fourfold = steps(piece * 200), steps(piece * 800)
     assert fourfold <= 4.2 * once
+
+
+@pytest.mark.parametrize(("text", "clean"), CHANGED, ids=range(len(CHANGED)))
+def test_what_is_taken_out_is_suspect(text, clean):
+    assert scrubbing.is_suspect(text)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_what_is_not_suspect_has_nothing_to_take_out(text):
+    if not scrubbing.is_suspect(text):
+        assert scrub(text) == text
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(allow_nan=False)
+        | st.sampled_from(PIECES),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(st.sampled_from(PIECES), inner, max_size=4)
+        ),
+        max_leaves=12,
+    )
+)
+def test_json_is_scrubbed_string_by_string(value):
+    def scrubbed(part):
+        if isinstance(part, dict):
+            return {key: scrubbed(each) for key, each in part.items()}
+        if isinstance(part, list):
+            return [scrubbed(each) for each in part]
+        return scrub(part) if isinstance(part, str) else part
+
+    written = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    made = scrubbing.scrub_json(written)
+    assert json.loads(made) == scrubbed(value)
+    assert made == written or scrubbed(value) != value
+
+
+def test_json_that_can_not_be_looked_into_is_none():
+    assert scrubbing.scrub_json("[" * 100_000 + '"a@b.co"' + "]" * 100_000) is None
+    assert scrubbing.scrub_json('{"a@b.co": ') is None
+
+
+def test_addresses_of_private_networks_may_stay():
+    text = "10.0.0.1 127.0.0.1 fe80::1 ::1 ::ffff:10.0.0.1 203.0.113.77 2001:db8::1"
+    assert scrub(text, ("[public ip]",)) == (
+        "10.0.0.1 127.0.0.1 fe80::1 ::1 ::ffff:10.0.0.1 [ip] [ip]"
+    )
+
+
+@pytest.mark.parametrize("kind", PLACEHOLDERS)
+def test_only_the_kinds_that_are_asked_for_are_looked_for(kind):
+    text = "a@b.co DE89370400440532013000 4111111111111111 10.0.0.1 +49 151 23456789 password=x"
+    assert [p for p in PLACEHOLDERS if p in scrub(text, (kind,))] == [kind]

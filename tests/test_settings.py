@@ -161,7 +161,9 @@ PARSED = [
     ("public_endpoint", "/api,/web", '["/api", "/web"]', ("/api", "/web")),
     ("trusted_peers", "10.0.0.0/8,fc00::/7", '["10.0.0.0/8", "fc00::/7"]', PRIVATE),
     ("client_address", "on", "true", True),
+    ("scrub", "off", "false", False),
     ("signals", "off", "false", False),
+    ("reload", "off", "false", False),
 ]  # fmt: skip
 
 
@@ -481,7 +483,7 @@ REFUSED = [
     ("timezone", "Mars/Olympus", "'Mars/Olympus' is no time zone that is known here"),
     ("events", "bought", "must be a table of events"),
     ("budgets", "/x", "promises nothing; give max_s, p95_s, p99_s or availability"),
-    ("budgets", "x max=1", "'x' is not name=value, for example max=500ms"),
+    ("budgets", "/x y max=1", "'y' is not name=value, for example max=500ms"),
 ]
 
 

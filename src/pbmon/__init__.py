@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pbmon.budgets import Budget as Budget
+    from pbmon.business.budgets import check_budget as check_budget
     from pbmon.business.consent import consent as consent
     from pbmon.business.events import identify as identify
     from pbmon.business.events import track as track
@@ -58,6 +59,7 @@ _NAMES = {
     "UserGrowth": "pbmon.growth:UserGrowth",
     "__version__": "pbmon.catalog:VERSION",
     "aflush": "pbmon.wiring:aflush",
+    "check_budget": "pbmon.business.budgets:check_budget",
     "cohorts": "pbmon.business.growth:cohorts",
     "configure": "pbmon.wiring:configure",
     "consent": "pbmon.business.consent:consent",

@@ -1,4 +1,4 @@
-"""A performance budget and its verdict on one request. Pure: no I/O, no clock, no state."""
+"""A performance budget and its verdict on one duration. Pure: no I/O, no clock, no state."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from pbmon.catalog import KNOWN_METHODS
+
 Limit = Literal["max", "p95", "p99", "availability"]
 
 ALLOWED: Mapping[Limit, float] = {"max": 0.0, "p95": 0.05, "p99": 0.01}
 """Share of requests that may pass the threshold. max 0 means: alert by count, not by share."""
+
+MAX_NAME = 100
+"""Characters of an operation's name."""
 
 _UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h)")
@@ -45,11 +50,14 @@ def seconds(value: object) -> float:
 class Budget:
     """What one endpoint promises.
 
-    endpoint: route template, as in `http.route` (`/api/users/{user_id}`).
+    endpoint: route template, as in `http.route` (`/api/users/{user_id}`); or the name of an
+        operation that no hook measures and check_budget() judges, as `nightly-import`: 1 to 100
+        printable characters without a `/`.
     max_s: no request may take longer (seconds). p95_s, p99_s: at most 5 % and 1 % of the
         requests may take longer than this.
-    availability: share of requests that must not end in a 5xx, for example 0.999.
-    method: the budget is for this method only; None is every method.
+    availability: share of requests that must not end in a 5xx, for example 0.999; of an
+        operation, that must not fail.
+    method: the budget is for this method only; None is every method. An operation has none.
 
     Raises ValueError naming the field and the remedy.
     """
@@ -64,16 +72,8 @@ class Budget:
     """Limit → seconds, only those that are set."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.endpoint, str) or not self.endpoint.startswith("/"):
-            raise ValueError(
-                f"budget endpoint {self.endpoint!r} must be a route template starting with '/'"
-            )
-        if self.method is not None and not (
-            isinstance(self.method, str) and _METHOD.fullmatch(self.method)
-        ):
-            raise ValueError(
-                f"budget for {self.endpoint}: method {self.method!r} must be upper case, as GET"
-            )
+        self._check_endpoint(self.endpoint)
+        self._check_method(self.method)
         self._set_thresholds()
         if self.availability is not None:
             self._check_availability(self.availability)
@@ -83,6 +83,28 @@ class Budget:
                 "give max_s, p95_s, p99_s or availability"
             )
         self._check_order()
+
+    @staticmethod
+    def _check_endpoint(value: object) -> None:
+        if isinstance(value, str) and (value.startswith("/") or is_operation(value)):
+            return
+        raise ValueError(
+            f"budget endpoint {value!r} must be a route template starting with '/', or the name "
+            f"of an operation: 1 to {MAX_NAME} printable characters without '/'"
+        )
+
+    def _check_method(self, value: object) -> None:
+        if value is None:
+            return
+        if not isinstance(value, str) or not _METHOD.fullmatch(value):
+            raise ValueError(
+                f"budget for {self.endpoint}: method {value!r} must be upper case, as GET"
+            )
+        if not self.is_route:
+            raise ValueError(
+                f"budget for {self.endpoint}: an operation has no method; leave {value} out, or "
+                f"write /{self.endpoint} if it is a route"
+            )
 
     def _set_thresholds(self) -> None:
         thresholds: dict[Limit, float] = {}
@@ -119,10 +141,22 @@ class Budget:
                 )
 
     @property
+    def is_route(self) -> bool:
+        """Whether the hooks measure it; else it is an operation, for check_budget()."""
+        return self.endpoint.startswith("/")
+
+    @property
     def limits(self) -> tuple[Limit, ...]:
         """Every promise this budget makes, availability included."""
         promised: tuple[Limit, ...] = tuple(self.thresholds)
         return (*promised, "availability") if self.availability is not None else promised
+
+    def allowed(self, limit: Limit) -> float:
+        """Share that may break a promise: 0 of `max`, and of an availability of 1."""
+        if limit in ALLOWED:
+            return ALLOWED[limit]
+        # Rounded: 1 - 0.999 is 0.0010000000000000009.
+        return round(1 - (1 if self.availability is None else self.availability), 12)
 
     def judge(self, duration_s: float) -> Verdict:
         """The verdict on a request that took duration_s; a threshold itself is not passed."""
@@ -133,7 +167,10 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a budget says of one duration. True when the request stayed within `max`."""
+    """What a budget says of one duration. True when it stayed within `max`, or there is no budget.
+
+    limits: those of max, p95, p99 that were passed. excess_s: seconds beyond `max`.
+    """
 
     budget: Budget | None
     duration_s: float
@@ -149,7 +186,8 @@ class Verdict:
 
 
 class Budgets:
-    """The configured budgets, looked up by method and route; the narrower one wins."""
+    """The configured budgets, looked up by method and route, or by an operation's name; the
+    narrower one wins."""
 
     __slots__ = ("_by_key", "all")
 
@@ -157,10 +195,25 @@ class Budgets:
         self._by_key = {(b.method, b.endpoint): b for b in budgets}
         self.all = tuple(self._by_key.values())
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Budgets) and self.all == other.all
+
+    def __hash__(self) -> int:
+        return hash(self.all)
+
     def find(self, method: str | None, route: str | None) -> Budget | None:
         if route is None:
             return None
         return self._by_key.get((method, route)) or self._by_key.get((None, route))
+
+
+def is_operation(name: str) -> bool:
+    """Whether a budget may be for this name, as for something that is no route."""
+    fits = 0 < len(name) <= MAX_NAME and name.isprintable() and name.strip() == name
+    return fits and "/" not in name
+
+
+# --- parsing ------------------------------------------------------------------------------------
 
 
 def _refuse_milliseconds(name: str, value: object) -> None:
@@ -178,8 +231,8 @@ def parse_budget(value: object) -> Budget:
     """A Budget from a Budget, a table of `pbmon.toml`, or text.
 
     Text: `[METHOD] /route name=value …`, for example
-    `/api/transactions max=500ms p95=300ms p99=400ms` or `GET /api/users max=0.2
-    availability=0.999`. Raises ValueError.
+    `/api/transactions max=500ms p95=300ms p99=400ms`, `GET /api/users max=0.2
+    availability=0.999` or `nightly-import max=1h`. Raises ValueError.
     """
     if isinstance(value, Budget):
         return value
@@ -208,9 +261,9 @@ def parse_budget(value: object) -> Budget:
 def _table(text: str) -> dict[str, object]:
     words = text.split()
     table: dict[str, object] = {}
-    if words and _METHOD.fullmatch(words[0]):
+    if words and (words[0] in KNOWN_METHODS or (len(words) > 1 and words[1].startswith("/"))):
         table["method"] = words.pop(0)
-    if words and words[0].startswith("/"):
+    if words and (words[0].startswith("/") or "=" not in words[0]):
         table["endpoint"] = words.pop(0)
     for word in words:
         name, sign, value = word.partition("=")

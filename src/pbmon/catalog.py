@@ -476,14 +476,14 @@ BUDGET_REQUESTS = Metric(
     "pbmon.budget.requests",
     "counter",
     "{request}",
-    "Requests that a promise of a budget applies to.",
+    "Requests, or runs of an operation, that a promise of a budget applies to.",
     (METHOD, ROUTE, OPERATION, BUDGET_LIMIT),
 )
 BUDGET_BREACHES = Metric(
     "pbmon.budget.breaches",
     "counter",
     "{request}",
-    "Requests that broke a promise of a budget.",
+    "Requests, or runs of an operation, that broke a promise of a budget.",
     (METHOD, ROUTE, OPERATION, BUDGET_LIMIT),
 )
 BUDGET_THRESHOLD = Metric(
@@ -497,7 +497,7 @@ BUDGET_ALLOWED = Metric(
     "pbmon.budget.allowed",
     "gauge",
     "1",
-    "Share of requests that may break the promise: p95 0.05, p99 0.01, max 0.",
+    "Share that may break the promise: p95 0.05, p99 0.01, max 0, availability 1 less itself.",
     (METHOD, ROUTE, OPERATION, BUDGET_LIMIT),
 )
 ERRORS = Metric(
@@ -822,7 +822,7 @@ BUDGET_EXCEEDED_LOG = Log(
     "Performance budget exceeded",
     "pbmon.budget",
     "WARNING",
-    "A request took longer than its budget's `max`.",
+    "A request, or an operation that check_budget() judged, took longer than its budget's `max`.",
     ("endpoint", "method", "duration", "budget", "exceeded"),
 )
 WEBSOCKET_CONNECTED = Log(

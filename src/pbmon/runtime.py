@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
+from pbmon import budgets
 from pbmon.catalog import Metric
 from pbmon.experiments import Exposed
 from pbmon.growth import Cohort, FeatureAdoption, FunnelStep, UserGrowth
@@ -136,6 +137,15 @@ class QuerySink(Protocol):
         leaves. operation: name of an operation that has no SQL text, such as COMMIT.
         batch_size: statements executed by this one call, where there is more than one.
         """
+
+
+class BudgetSink(Protocol):
+    """Where check_budget() reports; the values are checked already."""
+
+    def check(
+        self, endpoint: str, duration_s: float, method: str | None, *, failed: bool
+    ) -> budgets.Verdict | None:
+        """None where there is no such budget. Counts operations, which no hook measures."""
 
 
 class RevenueSink(Protocol):
@@ -360,6 +370,7 @@ class Runtime:
     settings: Settings = field(default_factory=Settings)
     requests: RequestSink = field(default_factory=_NoRequests)
     queries: QuerySink = field(default_factory=_NoQueries)
+    budgets: BudgetSink | None = None
     revenue: RevenueSink | None = None
     features: FeatureSink | None = None
     events: EventSink | None = None

@@ -8,29 +8,55 @@ passed, but for a bounded length: the time is linear in the text's.
 from __future__ import annotations
 
 import ipaddress
+import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import lru_cache
+from typing import Any
 
 Span = tuple[int, int]
 
 PLACEHOLDERS = ("[token]", "[email]", "[iban]", "[ip]", "[card]", "[phone]")
 """What stands in the place of each kind, in the order in which they are looked for."""
 
+OF_PEOPLE = ("[token]", "[email]", "[iban]", "[public ip]", "[card]")
+"""Kinds for texts of machines: their own addresses, of private networks, stay, and so do numbers
+that look like those of phones."""
 
-def scrub(text: str) -> str:
+
+_PASSES = 8
+
+
+def scrub(text: str, kinds: Collection[str] = PLACEHOLDERS) -> str:
     """The text with e-mail addresses, IBANs, payment cards, IP addresses, phone numbers and
     credentials replaced by [email], [iban], [card], [ip], [phone] and [token].
 
     A number is a card or an IBAN by its check digits, a phone number by its form: with a country
     code, divided as phone numbers are, or called one. Amounts, dates, and numbers of orders that
     are none of these stay. Names stay too. Scrubbed twice is scrubbed once.
+
+    kinds: of PLACEHOLDERS, only these are looked for; `[public ip]`, which becomes [ip], leaves the
+    addresses of private networks.
     """
+    for _ in range(_PASSES):
+        scrubbed = _scrubbed_once(text, kinds)
+        if scrubbed == text:
+            break
+        text = scrubbed  # what was taken out may have parted what is now found
+    return text
+
+
+def _scrubbed_once(text: str, kinds: Collection[str]) -> str:
     plain, places = _plain(text)
     found: list[tuple[int, int, str]] = []
     for find, placeholder in zip(_FINDERS, PLACEHOLDERS, strict=True):
-        spans = list(find(plain))
+        if placeholder in kinds:
+            spans = list(find(plain))
+        elif placeholder == "[ip]" and "[public ip]" in kinds:
+            spans = list(_public_ips(plain))
+        else:
+            continue
         if spans:
             found += [(begin, end, placeholder) for begin, end in spans]
             plain = _without(plain, spans)
@@ -42,6 +68,43 @@ def scrub(text: str) -> str:
         at = places[end - 1] + 1
     return "".join(parts) + text[at:]
 
+
+def scrub_json(text: str) -> str | None:
+    """A JSON text whose strings are scrubbed, not its keys nor its numbers; None for what can't be
+    looked into: it is nested too deeply, or no JSON."""
+    if not is_suspect(text):
+        return text
+    try:
+        whole = [json.loads(text)]
+    except (ValueError, RecursionError):
+        return None
+    found = False
+    rest: list[Any] = [whole]
+    while rest:
+        inside = rest.pop()
+        for key, value in inside.items() if isinstance(inside, dict) else enumerate(inside):
+            if isinstance(value, str):
+                if is_suspect(value) and (clean := scrub(value)) != value:
+                    inside[key], found = clean, True
+            elif isinstance(value, dict | list):
+                rest.append(value)
+    if not found:
+        return text
+    return json.dumps(whole[0], ensure_ascii=False, separators=(",", ":"))
+
+
+def is_suspect(text: str) -> bool:
+    """Whether scrub() may find anything. Where it says no, scrub() gives the text back; this takes
+    a fraction of the time."""
+    return not text.isascii() or _SUSPECT.search(text) is not None
+
+
+# What any of the searches below needs, in the order of how often it is met.
+_SUSPECT = re.compile(
+    r"@|%40|[0-9](?:[ ./()-]{0,3}[0-9]){6}|[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|:[0-9A-Fa-f.]{0,4}:"
+    r"|[A-Za-z]{2}[ -]{0,2}[0-9]{2}(?:[ .-]{0,2}[A-Za-z0-9]){11}|eyJ|[A-Za-z0-9_.-]{18}"
+    r"|(?i:pass|pwd|secret|authorization|key|token|session|cookie|bearer|basic|digest)"
+)
 
 # --- the plain form ---
 
@@ -92,7 +155,8 @@ _VALUE = r"(?:[^\s,;&\"'<>\x00\[]|\[(?!(?:token|email|iban|ip|phone|card)\]))"
 _NAMED = re.compile(
     r"(?i:pass(?:word|wd|phrase)|pwd|secret|authorization|(?:api|access|private|secret)[ _-]?key"
     r"|(?:access|refresh|auth|id|session)?[ _-]?token|sessionid)[\"']?"
-    rf"(?:\s?=\s?[\"']?({_VALUE}+)|\s?:\s?[\"']?({_VALUE}{{6,}}))"
+    # Where another rule has put REDACTED there is nothing left to find.
+    rf"(?:\s?=\s?[\"']?(?!REDACTED\b)({_VALUE}+)|\s?:\s?[\"']?(?!REDACTED\b)({_VALUE}{{6,}}))"
 )
 _SCHEME = re.compile(r"(?i:\b(?:bearer|basic|digest)\s)\s?([\w.~+/-]{8,}=*)")
 _PREFIXED = re.compile(
@@ -101,7 +165,7 @@ _PREFIXED = re.compile(
 )
 _JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?")
 _OPAQUE = re.compile(r"(?<![\w-])[A-Za-z0-9_-]{40,}")
-_USERINFO = re.compile(r"://([^\s/@:\x00]*:[^\s/@\x00]*)@")
+_USERINFO = re.compile(r"://([^\s/@:\x00\[]*:[^\s/@\x00]*)@")  # "[": a placeholder is no user
 _COOKIE = re.compile(r"(?i:\bcookie\s?:\s?)([^\s=;,:\x00]{1,64}=[^\n\x00]*)")
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,30}-----|\Z)", re.DOTALL
@@ -151,7 +215,7 @@ def _joined(spans: list[Span]) -> Iterator[Span]:
 # --- addresses ---
 
 # A run of the first class is passed once: what is before refuses who begins in its middle.
-_EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]+@(?:[\w-]+\.)+[^\W\d_][\w-]+")
+_EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]+(?:@|%40)(?:[\w-]+\.)+[^\W\d_][\w-]+")
 _NEXT_EMAIL = re.compile(_EMAIL.pattern.partition(")")[2])
 _IPV4 = re.compile(r"(?<![\w.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![\w]|\.[0-9])")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:][0-9A-Fa-f:.]{1,44}(?:%\w{1,15})?(?![\w:])")
@@ -179,6 +243,28 @@ def _ips(plain: str) -> Iterator[Span]:
                 spans.append((match.start(), match.start() + len(text)))
                 break
     return _joined(spans)
+
+
+# Of the machine itself, of its network: RFC 1918, 4193, 3927 and 4291.
+_PRIVATE = tuple(
+    ipaddress.ip_network(each)
+    for each in (
+        "0.0.0.0/8", "10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+        "192.168.0.0/16", "::/127", "fc00::/7", "fe80::/10",
+    )
+)  # fmt: skip
+
+
+def _public_ips(plain: str) -> Iterator[Span]:
+    for begin, end in _ips(plain):
+        try:
+            address = ipaddress.ip_address(plain[begin:end].partition("%")[0])
+        except ValueError:  # several joined
+            yield begin, end
+            continue
+        address = getattr(address, "ipv4_mapped", None) or address
+        if not any(address in network for network in _PRIVATE):
+            yield begin, end
 
 
 def _is_ip(text: str) -> bool:

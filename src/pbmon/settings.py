@@ -8,58 +8,42 @@ source and the remedy; the next source in the order takes its place.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-from pbmon import parsing, segments, surveys
+from pbmon import parsing, segments, sources, surveys
 from pbmon.budgets import Budgets
 from pbmon.experiments import Experiment
 from pbmon.money import Rates
 from pbmon.parsing import Mode, Network
-
-PREFIX = "PBMON_"
-CONFIG_VARIABLE = "PBMON_CONFIG"
-FILE = "pbmon.toml"
-
-# Variables of the tests and of collector-config/, which an application may share a shell with.
-# PBMON_PROMETHEUS_URL, which Grafana reads as well, is the setting.
-_OTHERS = (
-    "PBMON_TEST_", "PBMON_COLLECTOR_", "PBMON_TRACE_", "PBMON_TEMPO_",
-    "PBMON_PROMETHEUS_OTLP_", "PBMON_LOGS_OTLP_",
-)  # fmt: skip
+from pbmon.sources import Problem
 
 
 class SettingsError(ValueError):
     """A setting that can't be used, under strict."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One unusable setting. str() is the line a person reads."""
-
-    name: str
-    source: str
-    message: str
-
-    def __str__(self) -> str:
-        # Values and file contents are quoted in messages: none may break the line.
-        return " ".join(f"pbmon: setting {self.name} ({self.source}): {self.message}".splitlines())
-
-
-def _setting(default: Any, parse: Callable[[Any], Any], meaning: str, *variables: str) -> Any:
-    """One row of the table. variables: standard OTEL_* names read after PBMON_<NAME>."""
-    row = {"default": default, "parse": parse, "meaning": meaning, "variables": variables}
+def _setting(
+    default: Any,
+    parse: Callable[[Any], Any],
+    meaning: str,
+    *variables: str,
+    reloads: bool = False,
+) -> Any:
+    """One row of the table. variables: standard OTEL_* names read after PBMON_<NAME>. reloads: a
+    change of it in the file takes effect while the process runs."""
+    row = {
+        "default": default,
+        "parse": parse,
+        "meaning": meaning,
+        "variables": variables,
+        "reloads": reloads,
+    }
     return field(default_factory=lambda: default, metadata=row)
 
 
@@ -111,20 +95,34 @@ class Settings:
         "On by default under pytest.",
     )
     slow_request_s: float = _setting(
-        1.0, parsing.above_zero, "A request that takes longer is slow (seconds, or 800ms)."
+        1.0,
+        parsing.above_zero,
+        "A request that takes longer is slow (seconds, or 800ms).",
+        reloads=True,
     )
     slow_query_s: float = _setting(
-        0.1, parsing.above_zero, "A statement that takes longer is slow (seconds, or 80ms)."
+        0.1,
+        parsing.above_zero,
+        "A statement that takes longer is slow (seconds, or 80ms).",
+        reloads=True,
     )
     request_log: str = _setting(
         "notable",
         parsing.one_of("notable", "all", "off"),
         'Which requests log "Request completed": notable is slow, failed or over budget.',
+        reloads=True,
     )
     budgets: Budgets = _setting(
         Budgets(),
         parsing.budgets,
         "Performance budgets: [[budgets]], or '/route max=500ms p95=300ms; …'.",
+        reloads=True,
+    )
+    reload: bool = _setting(
+        True,
+        parsing.flag,
+        "Read the settings file again when it changes, for the settings that can change while the "
+        "process runs.",
     )
     features: tuple[str, ...] = _setting(
         (),
@@ -335,6 +333,12 @@ class Settings:
     client_address: bool = _setting(
         False, parsing.flag, "Put the client's IP address on server spans (it is personal data)."
     )
+    scrub: bool = _setting(
+        True,
+        parsing.flag,
+        "Take e-mail addresses, IBANs, payment cards and credentials out of the texts of spans, "
+        "logs and events, and out of events phone numbers and IP addresses too.",
+    )
     signals: bool = _setting(
         True,
         parsing.flag,
@@ -354,9 +358,13 @@ FIELDS: Mapping[str, dataclasses.Field[Any]] = MappingProxyType(
 )
 
 
+RELOADING = tuple(name for name, row in FIELDS.items() if row.metadata["reloads"])
+"""The settings of which a change in the file takes effect while the process runs."""
+
+
 def variables(name: str) -> tuple[str, ...]:
     """The environment variables of a setting, the first one that is set wins."""
-    return (PREFIX + name.upper(), *FIELDS[name].metadata["variables"])
+    return (sources.PREFIX + name.upper(), *FIELDS[name].metadata["variables"])
 
 
 def resolve(
@@ -372,94 +380,23 @@ def resolve(
     environ = os.environ if environ is None else environ
     problems: list[Problem] = []
     layers = [
-        _defined("configure()", keywords, problems),
-        *_from_environment(environ, problems),
-        _from_file(environ, directory, problems),
+        sources.defined("configure()", keywords, FIELDS, problems),
+        *sources.from_environment(environ, {n: variables(n) for n in FIELDS}, problems),
+        sources.from_file(environ, directory, FIELDS, problems),
     ]
     values: dict[str, Any] = {}
-    sources: dict[str, str] = {}
+    found: dict[str, str] = {}
     for layer in layers:
         for name, (source, raw) in layer.items():
             if name in values:
                 continue
             try:
                 values[name] = FIELDS[name].metadata["parse"](raw)
-                sources[name] = source
+                found[name] = source
             except parsing.PartlyUsable as error:
                 if error.usable.all:
-                    values[name], sources[name] = error.usable, source
+                    values[name], found[name] = error.usable, source
                 problems += [Problem(name, source, f"{m}; it is ignored") for m in error.messages]
             except ValueError as error:
                 problems.append(Problem(name, source, f"{error}; it is ignored"))
-    return Settings(**values, sources=MappingProxyType(sources)), problems
-
-
-_Layer = dict[str, tuple[str, Any]]
-
-
-def _defined(source: str, values: Mapping[str, Any], problems: list[Problem]) -> _Layer:
-    known: _Layer = {}
-    for name, value in values.items():
-        if name in FIELDS:
-            known[name] = (source, value)
-        else:
-            problems.append(Problem(name, source, _unknown(name, FIELDS)))
-    return known
-
-
-def _unknown(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 1)
-    hint = f"did you mean {close[0]}?" if close else "see `pbmon doctor` for those there are."
-    return f"there is no such setting; {hint} It is ignored"
-
-
-def _from_environment(environ: Mapping[str, str], problems: list[Problem]) -> list[_Layer]:
-    """One layer of the PBMON_ variables, then of the standard ones in their order."""
-    by_variable = {PREFIX + name.upper(): name for name in FIELDS}
-    for variable in sorted(environ):
-        if not variable.startswith(PREFIX) or variable == CONFIG_VARIABLE:
-            continue
-        if variable not in by_variable and not variable.startswith(_OTHERS):
-            problems.append(Problem(variable, "environment", _unknown(variable, by_variable)))
-    layers: list[_Layer] = [{} for _ in range(max(len(variables(name)) for name in FIELDS))]
-    for name in FIELDS:
-        for layer, variable in zip(layers, variables(name), strict=False):
-            if environ.get(variable, "").strip():  # set but empty is unset, as in OpenTelemetry
-                layer[name] = (f"environment {variable}", environ[variable])
-    return layers
-
-
-def _from_file(
-    environ: Mapping[str, str], directory: Path | None, problems: list[Problem]
-) -> _Layer:
-    wanted = environ.get(CONFIG_VARIABLE, "").strip()
-    base = directory or _working_directory()
-    candidates = [Path(wanted)] if wanted else [base / FILE, base / "pyproject.toml"]
-    for path in candidates:
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            if wanted:
-                problems.append(
-                    Problem(CONFIG_VARIABLE, "environment", f"{path} does not exist; create it")
-                )
-            continue
-        except (OSError, ValueError, RecursionError) as error:
-            problems.append(Problem(str(path), "file", f"can't be read: {error}; it is ignored"))
-            continue
-        if path.name == "pyproject.toml":
-            tools = table.get("tool", {})
-            if not isinstance(tools, dict) or "pbmon" not in tools:
-                continue
-            table = tools["pbmon"]
-        if isinstance(table, dict):
-            return _defined(str(path), table, problems)
-        problems.append(Problem(str(path), "file", "tool.pbmon must be a table; it is ignored"))
-    return {}
-
-
-def _working_directory() -> Path:
-    try:
-        return Path.cwd()
-    except OSError:  # deleted under the process
-        return Path()
+    return Settings(**values, sources=MappingProxyType(found)), problems

@@ -13,11 +13,12 @@ import os
 import threading
 from concurrent.futures import wait
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from opentelemetry import metrics, trace
 
-from pbmon import catalog, endings, identity, privacy, runtime, settings, signals
+from pbmon import catalog, endings, identity, privacy, runtime, settings, signals, sources
 from pbmon.business.events import Events
 from pbmon.business.experiments import Experiments
 from pbmon.business.features import FeatureUsage
@@ -27,8 +28,10 @@ from pbmon.business.labels import SegmentLabels
 from pbmon.business.refusals import Refusals
 from pbmon.business.revenue import Cashbook
 from pbmon.hooks import dbapi
+from pbmon.reload import Reload
 from pbmon.runtime import active
 from pbmon.telemetry import providers
+from pbmon.telemetry.budgets import BudgetFigures
 from pbmon.telemetry.clock import Clock, SystemClock
 from pbmon.telemetry.loops import LoopLag
 from pbmon.telemetry.notices import Notices
@@ -48,6 +51,11 @@ _lock = threading.RLock()
 _keywords: dict[str, Any] = {}
 _parts: dict[str, Any] = {}
 _worker: Embedded | None = None
+_directory: Path | None = None
+"""Where the settings file is looked for: where the process was when it was first configured."""
+_reload: Reload | None = None
+_RELOADED = ("budgets", "requests", "queries")
+"""The parts that settings concern which change while the process runs."""
 _log = logging.getLogger("pbmon")
 
 
@@ -64,8 +72,9 @@ def configure(**values: Any) -> None:
     a no-op.
     """
     with _lock:
+        _find_file()
         merged = {**_keywords, **values}
-        resolved, problems = settings.resolve(merged)
+        resolved, problems = settings.resolve(merged, directory=_directory)
         if problems and resolved.strict and values:
             raise settings.SettingsError("; ".join(map(str, problems)))
         for problem in problems:
@@ -74,10 +83,31 @@ def configure(**values: Any) -> None:
             return
         usable = {n: v for n, v in values.items() if resolved.source(n) == "configure()"}
         if usable.keys() != values.keys():  # what was set before stays where this can't be used
-            resolved, _ = settings.resolve({**_keywords, **usable})
+            resolved, _ = settings.resolve({**_keywords, **usable}, directory=_directory)
         _keywords.update(usable)
         with signals.guard("configure"):
             _apply(resolved) if active.configured else _start(resolved)
+
+
+def _find_file() -> None:
+    """Before the settings are read for the first time, so that no change is missed."""
+    global _directory, _reload
+    if _directory is None:
+        _directory = sources.working_directory()
+        _reload = Reload(_directory, _resolve_again, _take)
+
+
+def _resolve_again() -> tuple[settings.Settings, list[sources.Problem]]:
+    with _lock, signals.importing:  # a parser may import what it needs
+        return settings.resolve(_keywords, directory=_directory)
+
+
+def _take(resolved: settings.Settings) -> None:
+    """Settings that change while the process runs, and nothing else is another."""
+    with _lock:
+        active.settings = resolved
+        for name in _RELOADED:
+            _parts[name].apply(resolved)
 
 
 def _start(resolved: settings.Settings) -> None:
@@ -116,6 +146,8 @@ def _start(resolved: settings.Settings) -> None:
             after_in_parent=signals.end_fork,
             after_in_child=_begin_in_child,
         )
+    if resolved.reload and _reload is not None:
+        _parts["providers"].watch(_reload.look, alone=_reload.has_file)
     if resolved.signals:
         endings.install(_hand_over)
     _log.info("%s", describe())
@@ -175,7 +207,8 @@ def install_sinks(
     Returns those whose apply() takes changed settings.
     """
     notices = Notices(clock)
-    requests = Requests(resolved, tracer, meter, clock, notices)
+    budgets = BudgetFigures(resolved, meter, notices)
+    requests = Requests(resolved, tracer, meter, clock, notices, budgets)
     queries = Queries(resolved, tracer, meter, clock, notices)
     labels = SegmentLabels(resolved)
     features = FeatureUsage(resolved, meter, labels)
@@ -185,14 +218,16 @@ def install_sinks(
     feedback = Responses(resolved, meter, intake)
     _find_people(resolved)
     active.requests, active.queries, active.features = requests, queries, features
+    active.budgets = budgets
     active.events, active.experiments = events, experiments
     active.revenue, active.feedback = cashbook, feedback
     active.refusals = Refusals(meter).count
     active.open_websockets = lambda: requests.open_websockets
     active.watch_loop = LoopLag(meter).watch
     return {
-        "requests": requests, "queries": queries, "labels": labels, "features": features,
-        "events": events, "cashbook": cashbook, "experiments": experiments, "feedback": feedback,
+        "budgets": budgets, "requests": requests, "queries": queries, "labels": labels,
+        "features": features, "events": events, "cashbook": cashbook, "experiments": experiments,
+        "feedback": feedback,
     }  # fmt: skip
 
 

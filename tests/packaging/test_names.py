@@ -21,6 +21,7 @@ PUBLIC = [
     "UserGrowth",
     "__version__",
     "aflush",
+    "check_budget",
     "cohorts",
     "configure",
     "consent",

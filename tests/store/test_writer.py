@@ -83,6 +83,25 @@ def test_no_id_of_the_application_is_in_the_store(writer, engine):
                     )
 
 
+def test_texts_of_events_are_scrubbed_and_nothing_else_is(writer, engine, url):
+    properties = {
+        "amount": 1999, "card": 4111111111111111, "jo@example.com": "kept as a key",
+        "note": "jo@example.com pays by 4111 1111 1111 1111, from 10.0.0.1",
+        "deep": [{"er": ["DE89 3704 0044 0532 0130 00", None, True, "plain"]}],
+    }  # fmt: skip
+    writer.write([portion(event(properties=properties), source="1-a")])
+    scrubbed = properties | {
+        "note": "[email] pays by [card], from [ip]",
+        "deep": [{"er": ["[iban]", None, True, "plain"]}],
+    }
+    assert [row.properties for row in rows(engine)] == [scrubbed]
+    other = open_writer(url, "opt-out", scrubs=False)
+    other.write([portion(event(properties=properties), source="2-b")])
+    other.close()
+    stored = [row.properties for row in rows(engine)]
+    assert len(stored) == 2 and properties in stored and scrubbed in stored
+
+
 def test_a_portion_is_stored_once(writer, engine):
     one = portion(event(), event())
     writer.write([one])

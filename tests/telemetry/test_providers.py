@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 import uuid
 
 import pytest
@@ -13,7 +11,7 @@ from opentelemetry.sdk.resources import Resource
 from pbmon import catalog, signals
 from pbmon.settings import resolve
 from pbmon.telemetry import providers
-from pbmon.telemetry.providers import Providers, _within
+from pbmon.telemetry.providers import Providers
 from tests.fresh import installed, python
 from tests.telemetry.receiver import Receiver, closed_port, hanging
 
@@ -64,48 +62,6 @@ def test_the_users_own_resource_attributes_win(monkeypatch):
     named = providers.resource(resolve({"service_name": "code"}, {})[0])
     assert named.attributes["service.name"] == "code"
     assert isinstance(named, Resource)
-
-
-# --- _within ---
-
-
-def test_within_runs_side_by_side_and_says_whether_all_was_done():
-    barrier = threading.Barrier(2)
-    assert _within(30, [barrier.wait, barrier.wait]) is True
-    assert _within(30, [lambda: None, lambda: True]) is True
-    assert _within(30, [lambda: None, lambda: False]) is False
-    assert _within(30, []) is True
-
-
-def test_within_never_waits_longer():
-    release = threading.Event()
-    began = time.monotonic()
-    assert _within(0.05, [release.wait, release.wait, lambda: True]) is False
-    assert time.monotonic() - began < 20
-    release.set()
-
-
-def test_within_does_the_work_itself_where_no_thread_can_start(monkeypatch):
-    """As in Python 3.12 at exit."""
-
-    def refuse(thread):
-        raise RuntimeError("can't create new thread at interpreter shutdown")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    done = []
-    assert _within(5, [lambda: done.append(1), lambda: done.append(2)]) is True
-    assert done == [1, 2]
-
-
-def test_a_failing_task_is_a_failure(monkeypatch):
-    from pbmon import signals
-
-    monkeypatch.setattr(signals, "reraise", False)
-
-    def fail():
-        raise OSError
-
-    assert _within(30, [fail]) is False
 
 
 # --- real delivery, in fresh processes ---

@@ -36,9 +36,17 @@ def refuse(call: str, reason: str, remedy: str, *, depth: int = 2) -> Refused:
 
     depth: frames between the application's line and this one.
     """
-    runtime.active.refusals(call, reason)
     if runtime.active.settings.strict:
+        runtime.active.refusals(call, reason)
         raise ValueError(f"pbmon.{call}: {remedy}")
+    note(call, reason, remedy, depth=depth + 1)
+    return Refused(reason)
+
+
+def note(call: str, reason: str, remedy: str, *, depth: int = 2) -> None:
+    """Count a call that could not do what it was made for, and tell of its line once; not even
+    strict makes an error of it."""
+    runtime.active.refusals(call, reason)
     frame = sys._getframe(depth)  # noqa: SLF001 - CPython's documented name
     site = (frame.f_code.co_filename, frame.f_lineno, reason)
     if site not in _told and len(_told) < _MAX_SITES:
@@ -46,4 +54,3 @@ def refuse(call: str, reason: str, remedy: str, *, depth: int = 2) -> Refused:
         runtime.logger("api").warning(
             "pbmon.%s refused at %s:%d: %s (told once for this line)", call, *site[:2], remedy
         )
-    return Refused(reason)

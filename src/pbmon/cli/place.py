@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pbmon import privacy, settings
-from pbmon.settings import Problem, Settings
+from pbmon.settings import Settings
+from pbmon.sources import Problem
 from pbmon.spool import journal
 from pbmon.spool.directory import Home, UnusableError
 from pbmon.store.access import StoreError

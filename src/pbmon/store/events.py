@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import case, text
 
-from pbmon import growth, privacy
+from pbmon import growth, privacy, scrubbing
 from pbmon.spool.entries import Event
 from pbmon.store.schema import HOUR
 from pbmon.store.tables import deliveries, event_keys, subject_activity, subject_days
@@ -82,7 +82,7 @@ class Events:
                 at, event_id, name, subject,
                 writer.session(session_id) if session_id is not None and keeps_session else None,
                 bytes.fromhex(trace_id) if trace_id is not None else None,
-                properties,
+                scrubbing.scrub_json(properties) if properties and writer.scrubs else properties,
                 json.dumps(segments, ensure_ascii=False) if segments is not None else None,
                 now,
             )))  # fmt: skip

@@ -108,7 +108,8 @@ _CACHED = 100_000
 class Writer:
     """basis, sharing: how the purposes `analytics` and `sharing` may be assumed: opt-in, opt-out or
     not-required. destinations: names of those that are to get what is stored. base_currency: of a
-    store that has none yet. rates: without them nothing is converted into it."""
+    store that has none yet. rates: without them nothing is converted into it. scrubs: whether
+    people's data is taken out of the texts of events."""
 
     def __init__(
         self,
@@ -120,6 +121,7 @@ class Writer:
         base_currency: str = "USD",
         rates: Rates | None = None,
         pepper: bytes | None = None,
+        scrubs: bool = True,
     ) -> None:
         """The tables must be there. Raises SQLAlchemyError, StoreError."""
         self._engine = engine
@@ -128,6 +130,7 @@ class Writer:
         self.destinations = tuple(destinations)
         self.base_currency = base_currency
         self.rates = rates
+        self.scrubs = scrubs
         self.is_postgresql = engine.dialect.name == "postgresql"
         self.insert = insert_of(engine)
         self.adding = {

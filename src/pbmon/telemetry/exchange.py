@@ -16,9 +16,9 @@ from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import Span, Status, StatusCode
 
 from pbmon import catalog, privacy
+from pbmon.budgets import Verdict
 from pbmon.catalog import KNOWN_METHODS
 from pbmon.runtime import Scope
-from pbmon.telemetry.series import Series
 
 if TYPE_CHECKING:
     from pbmon.telemetry.requests import Requests
@@ -130,11 +130,14 @@ class Exchange:
         slow = judged_s > sink.settings.slow_request_s
         if slow:
             series.count_slow()
-        attributes = self._attributes(series, judged_s, error_type)
+        verdict = series.budget.judge(judged_s) if series.budget is not None else None
+        if verdict is not None:
+            series.count_budget(verdict, failed=error_type is not None)
+        attributes = self._attributes(verdict, error_type)
         if slow:
             attributes[catalog.SLOW.name] = True
         self._end_span(attributes, duration_s, error_type)
-        self._log(series, attributes, duration_s, judged_s)
+        self._log(attributes, duration_s, verdict)
 
     @property
     def _aborted(self) -> bool:
@@ -155,10 +158,8 @@ class Exchange:
             return str(self._status)
         return None
 
-    def _attributes(
-        self, series: Series, judged_s: float, error_type: str | None
-    ) -> dict[str, Any]:
-        """What is known of the request only at its end; counts it against its budget."""
+    def _attributes(self, verdict: Verdict | None, error_type: str | None) -> dict[str, Any]:
+        """What is known of the request only at its end."""
         attributes = self._sink.segment_attributes()
         if self.route is not None:
             attributes[catalog.ROUTE.name] = self.route
@@ -166,9 +167,7 @@ class Exchange:
             attributes[catalog.STATUS.name] = self._status
         if error_type is not None:
             attributes[catalog.ERROR_TYPE.name] = error_type
-        if series.budget is not None:
-            verdict = series.budget.judge(judged_s)
-            series.count_budget(verdict, failed=error_type is not None)
+        if verdict is not None:
             attributes[catalog.BUDGET_EXCEEDED.name] = verdict.exceeded
             if verdict.limits:
                 attributes[catalog.BUDGET_LIMITS.name] = list(verdict.limits)
@@ -190,15 +189,14 @@ class Exchange:
         if self._token is not None:  # ours; upstream's span is ended by upstream
             span.end(self._wall_ns + round(duration_s * 1e9))
 
-    def _log(
-        self, series: Series, attributes: dict[str, Any], duration_s: float, judged_s: float
-    ) -> None:
-        notices, mode = self._sink.notices, self._sink.settings.request_log
+    def _log(self, attributes: dict[str, Any], duration_s: float, verdict: Verdict | None) -> None:
+        sink = self._sink
+        mode = sink.settings.request_log
         slow = catalog.SLOW.name in attributes
-        exceeded = bool(attributes.get(catalog.BUDGET_EXCEEDED.name))
+        exceeded = verdict is not None and verdict.exceeded
         notable = slow or exceeded or catalog.ERROR_TYPE.name in attributes
         if mode == "all" or (notable and mode == "notable"):
-            notices.write(
+            sink.notices.write(
                 catalog.REQUEST_COMPLETED,
                 span=self._span,
                 endpoint=self.route,
@@ -207,17 +205,8 @@ class Exchange:
                 status=self._status,
                 slow=slow,
             )
-        if exceeded and series.budget is not None and series.budget.max_s is not None:
-            notices.write(
-                catalog.BUDGET_EXCEEDED_LOG,
-                key=f"{self._method} {self.route}",
-                span=self._span,
-                endpoint=self.route,
-                method=self._method,
-                duration=judged_s,
-                budget=series.budget.max_s,
-                exceeded=judged_s - series.budget.max_s,
-            )
+        if verdict is not None and exceeded:
+            sink.budgets.tell(verdict, self.route, self._method, self._span)
 
     def _log_late(self) -> None:
         """An exception after the answer: of background work, or of a stream behind a middleware

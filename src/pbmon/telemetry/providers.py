@@ -27,7 +27,7 @@ from opentelemetry.semconv.attributes import (
 )
 
 from pbmon import catalog, signals
-from pbmon.runtime import Reading
+from pbmon.runtime import Reading, active
 from pbmon.settings import Settings
 from pbmon.telemetry import (
     encoding,
@@ -41,6 +41,7 @@ from pbmon.telemetry import (
     storages,
 )
 from pbmon.telemetry.accounts import Accounts
+from pbmon.telemetry.deadlines import within
 from pbmon.telemetry.delivery import Delivery
 from pbmon.telemetry.pipeline import Pipeline, interval_s
 from pbmon.telemetry.processors import Flush, SpooledLogs, SpooledMetrics, SpooledSpans
@@ -92,6 +93,14 @@ def _attributes(settings: Settings) -> Mapping[str, str]:
     return attributes
 
 
+def _encode_spans(spans: Any) -> encoding.Encoded:
+    return encoding.encode_spans(spans, clean=active.settings.scrub)
+
+
+def _encode_logs(records: Any) -> encoding.Encoded:
+    return encoding.encode_logs(records, clean=active.settings.scrub)
+
+
 class Providers:
     """Tracer, meter and logger provider, and the way from them to the receivers."""
 
@@ -107,6 +116,7 @@ class Providers:
         self._log_handler: logs.LogHandler | None = None
         self._gave_up_s = -_FORGIVEN_S
         self._closed = False
+        self._look: Callable[[], None] = lambda: None
         self._task = _Task()
         self.kept: list[str] = []
         """What the application had set; it is flushed, and never shut down by us."""
@@ -165,7 +175,7 @@ class Providers:
         if otlp:
             provider.sampler = self.accounts.sampler = CountedSampler(provider.sampler)
             spans = SpooledSpans(
-                self.pipeline.intake("traces", encoding.encode_spans), self._flush_of("traces")
+                self.pipeline.intake("traces", _encode_spans), self._flush_of("traces")
             )
             self.accounts.spans = spans
             provider.add_span_processor(spans)
@@ -227,7 +237,7 @@ class Providers:
             provider = LoggerProvider(resource=described, shutdown_on_exit=False)
             if otlp:
                 records = SpooledLogs(
-                    self.pipeline.intake("logs", encoding.encode_logs), self._flush_of("logs")
+                    self.pipeline.intake("logs", _encode_logs), self._flush_of("logs")
                 )
                 self.accounts.logs = records
                 provider.add_log_record_processor(records)
@@ -244,11 +254,20 @@ class Providers:
         if hasattr(provider, "force_flush"):
             self._kept.append(provider)
 
+    def watch(self, look: Callable[[], None], *, alone: bool) -> None:
+        """Have look() called about once a second in the pipeline's thread. alone: also where
+        there is nothing else for it to do."""
+        self._look = look
+        if alone:
+            self.pipeline.start()
+
     def _look_around(self) -> None:
         """About once a second, in the pipeline's thread."""
         self.delivery.look_after_orphans()
         if self._log_handler is not None:
             logs.ensure(self._log_handler)
+        with signals.guard("looking at the settings file"):
+            self._look()
 
     def apply(self, settings: Settings) -> None:
         """Settings made in code after the launcher: name and endpoint for all that follows."""
@@ -326,7 +345,7 @@ class Providers:
         self.pipeline.export_metrics(wait_s=min(left_s / 2, pipeline.OBSERVE_S))
         done &= self.delivery.flush(("metrics",), deadline_s)
         left_s = max(_GRACE_S, deadline_s - time.monotonic())
-        done &= _within(left_s, others)
+        done &= within(left_s, others)
         self.hand_over()  # what ended meanwhile: the process may end now
         if not done:
             self._gave_up_s = time.monotonic()
@@ -391,32 +410,6 @@ class _Task(threading.local):
     """Whether the calling thread is one of our own flush."""
 
     is_ours = False
-
-
-def _within(timeout_s: float, tasks: list[Callable[[], Any]]) -> bool:
-    """Run the tasks side by side and wait for them until the deadline, never longer.
-
-    Daemon threads: a foreign exporter may sleep through a shutdown while it retries.
-    """
-    done: list[bool] = []
-
-    def run(task: Callable[[], Any]) -> None:
-        with signals.guard("flush"):
-            done.append(task() is not False)
-
-    deadline = time.monotonic() + timeout_s
-    threads: list[threading.Thread] = []
-    for task in tasks:
-        thread = threading.Thread(target=run, args=(task,), daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # Python 3.12 starts none once the interpreter is exiting
-            run(task)
-        else:
-            threads.append(thread)
-    for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    return len(done) == len(tasks) and all(done)
 
 
 def disabled() -> bool:

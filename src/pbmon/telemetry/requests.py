@@ -6,25 +6,26 @@ Implements runtime.RequestSink on the OpenTelemetry SDK.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from opentelemetry import propagate, trace
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.utils import is_http_instrumentation_enabled
-from opentelemetry.metrics import Histogram, Meter, Observation
+from opentelemetry.metrics import Histogram, Meter
 from opentelemetry.trace import Link, Span, SpanKind, Tracer
 
 from pbmon import catalog, identity, privacy, segments, signals
-from pbmon.budgets import ALLOWED, Budget, Limit
 from pbmon.runtime import PEER, Scope
 from pbmon.settings import Settings
+from pbmon.telemetry.budgets import BudgetFigures
 from pbmon.telemetry.clock import Clock
+from pbmon.telemetry.edges import edges
 from pbmon.telemetry.exchange import Exchange
 from pbmon.telemetry.headers import HeaderCapture
 from pbmon.telemetry.notices import Notices
 from pbmon.telemetry.sampling import TrustedPeers, mark_untrusted
-from pbmon.telemetry.series import Series, SeriesKey, budget_key
+from pbmon.telemetry.series import Series, SeriesKey
 from pbmon.telemetry.session import Session
 
 _MAX_AGENT = 256
@@ -38,21 +39,24 @@ class Requests:
     """The RequestSink. apply() changes its settings while it runs."""
 
     def __init__(
-        self, settings: Settings, tracer: Tracer, meter: Meter, clock: Clock, notices: Notices
+        self,
+        settings: Settings,
+        tracer: Tracer,
+        meter: Meter,
+        clock: Clock,
+        notices: Notices,
+        budgets: BudgetFigures,
     ) -> None:
         self.tracer = tracer
         self.clock = clock
         self.notices = notices
+        self.budgets = budgets
         self._meter = meter
         self._histogram: Histogram | None = None
         self.active = signals.Counts(catalog.ACTIVE_REQUESTS, meter)
         self.slow = signals.Counts(catalog.SLOW_REQUESTS, meter)
         self.aborted = signals.Counts(catalog.ABORTED_REQUESTS, meter)
-        self.budget_requests = signals.Counts(catalog.BUDGET_REQUESTS, meter)
-        self.budget_breaches = signals.Counts(catalog.BUDGET_BREACHES, meter)
         self.websockets = signals.Counts(catalog.WEBSOCKET_CONNECTIONS, meter)
-        signals.observe(catalog.BUDGET_THRESHOLD, self._thresholds, meter=meter, instant=True)
-        signals.observe(catalog.BUDGET_ALLOWED, self._allowed, meter=meter, instant=True)
         self.open_websockets = 0
         signals.enlist(self)
         self.apply(settings)
@@ -73,8 +77,6 @@ class Requests:
             for name, values in settings.segments.items()
             if wanted is True or (wanted and name in wanted)
         }
-        for budget in settings.budgets.all:  # at 0 from the start: the first breach is a rise
-            self.budget_cells(budget)
 
     def forget(self) -> None:
         """In a forked child: the open WebSockets are the parent's."""
@@ -84,30 +86,23 @@ class Requests:
     def histogram(self) -> Histogram:
         """Made at the first request: its buckets depend on settings that code may still set."""
         if self._histogram is None:
-            bounds = {self.settings.slow_request_s}
-            for budget in self.settings.budgets.all:
-                bounds.update(budget.thresholds.values())
-            self._histogram = signals.histogram(
-                catalog.REQUEST_DURATION, extra_buckets=bounds, meter=self._meter
-            )
+            metric, settings = catalog.REQUEST_DURATION, self.settings
+            bounds = {*metric.buckets, settings.slow_request_s}
+            bounds.update(edges(settings.budgets.all, bounds))
+            self._histogram = signals.histogram(metric, extra_buckets=bounds, meter=self._meter)
         return self._histogram
 
     def series(self, key: SeriesKey) -> Series:
-        series = self._series.get(key)
+        # Looked at once: apply() may put another in its place, in a thread of its own, and what
+        # is made by the settings of before must not get into that.
+        known = self._series
+        series = known.get(key)
         if series is None:
-            full = len(self._series) >= signals.OWN_SERIES
+            full = len(known) >= signals.OWN_SERIES
             series = Series(self, key, overflow=full)
             if not full:
-                self._series[key] = series
+                known[key] = series
         return series
-
-    def budget_cells(self, budget: Budget) -> list[tuple[Limit, signals.Cell, signals.Cell]]:
-        """Limit, counter of requests, counter of breaches, for every promise of a budget."""
-        keys = [(limit, budget_key(budget, limit)) for limit in budget.limits]
-        return [
-            (limit, self.budget_requests.cell(key), self.budget_breaches.cell(key))
-            for limit, key in keys
-        ]
 
     def segment_attributes(self) -> dict[str, Any]:
         """Of the request in whose context this is called."""
@@ -116,17 +111,6 @@ class Requests:
             return {}
         kept = segments.keep(self.segments, noted)
         return {segments.ATTRIBUTE + name: value for name, value in kept.items()}
-
-    def _thresholds(self) -> Iterable[Observation]:
-        for budget in self.settings.budgets.all:
-            for limit, threshold_s in budget.thresholds.items():
-                yield Observation(threshold_s, dict(budget_key(budget, limit)))
-
-    def _allowed(self) -> Iterable[Observation]:
-        for budget in self.settings.budgets.all:
-            for limit in budget.limits:
-                share = ALLOWED[limit] if limit in ALLOWED else 1 - (budget.availability or 0)
-                yield Observation(share, dict(budget_key(budget, limit)))
 
     # --- RequestSink ---------------------------------------------------------------------------
 

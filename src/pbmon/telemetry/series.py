@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pbmon import catalog, signals
-from pbmon.budgets import Budget, Limit, Verdict
+from pbmon.budgets import Verdict
+from pbmon.telemetry.budgets import Promise, count
 
 if TYPE_CHECKING:
     from pbmon.telemetry.requests import Requests
@@ -17,7 +18,7 @@ SeriesKey = tuple[str, str, str, str | None, int | None, str | None]
 class Series:
     """Looked up once per finished request; holds the counters' cells, so that counting is cheap."""
 
-    __slots__ = ("_by_route", "_cells", "_sink", "attributes", "budget")
+    __slots__ = ("_by_route", "_promises", "_sink", "attributes", "budget")
 
     def __init__(self, sink: Requests, key: SeriesKey, *, overflow: bool = False) -> None:
         method, scheme, version, route, status, error_type = key
@@ -40,7 +41,9 @@ class Series:
             present({catalog.METHOD.name: method, catalog.ROUTE.name: route})
         )
         self.budget = sink.settings.budgets.find(method, route)
-        self._cells = sink.budget_cells(self.budget) if self.budget is not None else []
+        self._promises: list[Promise] = (
+            sink.budgets.promises(self.budget) if self.budget is not None else []
+        )
 
     def count_slow(self) -> None:
         self._sink.slow.cell(self._by_route).up()
@@ -49,26 +52,7 @@ class Series:
         self._sink.aborted.cell(self._by_route).up()
 
     def count_budget(self, verdict: Verdict, *, failed: bool) -> None:
-        """A 5xx leaves the latency limits, or a fast one would look like a good answer; it
-        spends availability."""
-        for limit, requests, breaches in self._cells:
-            if limit == "availability":
-                requests.up()
-                if failed:
-                    breaches.up()
-            elif not failed:
-                requests.up()
-                if limit in verdict.limits:
-                    breaches.up()
-
-
-def budget_key(budget: Budget, limit: Limit) -> signals.Key:
-    """Attributes of a budget's series; the method only where the budget names one, so that
-    counters and thresholds of one budget always carry the same labels."""
-    attributes = {catalog.ROUTE.name: budget.endpoint, catalog.BUDGET_LIMIT.name: limit}
-    if budget.method is not None:
-        attributes[catalog.METHOD.name] = budget.method
-    return signals.key(attributes)
+        count(self._promises, verdict, failed=failed)
 
 
 def present(attributes: dict[str, Any]) -> dict[str, Any]:

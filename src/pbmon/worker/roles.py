@@ -101,6 +101,7 @@ def build(
         base_currency=settings.base_currency,
         rates=at_hand(settings),
         timezone=settings.timezone,
+        scrubs=settings.scrub,
         portion=portion,
         every_second=every_second,
     )

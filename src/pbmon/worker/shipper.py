@@ -64,6 +64,7 @@ class Shipper:
         rates: Rates | None = None,
         portion: int = PORTION,
         timezone: str = "UTC",
+        scrubs: bool = True,
         every_second: Callable[[], None] = lambda: None,
     ) -> None:
         self._home = home
@@ -75,6 +76,7 @@ class Shipper:
         self._outbox_url = outbox_url or (url if url.startswith("postgres") else None)
         self._portion = portion
         self._timezone = timezone
+        self._scrubs = scrubs
         self._every_second = every_second
         self._begin()
         signals.enlist(self)
@@ -353,6 +355,7 @@ class Shipper:
                 base_currency=self._base_currency,
                 rates=self._rates,
                 timezone=self._timezone,
+                scrubs=self._scrubs,
             )
         return self._writer
 

@@ -4,7 +4,8 @@ The stock encoders refuse a whole batch for one lone surrogate or one integer be
 Here each item is looked at first (`weighing`). What is plainly legal goes to the stock encoder as
 it is; any other item is mended, value by value (`mending`), and the number of its replaced values
 stands in its attribute `pbmon.replaced_values`. Data points have no such mark, as one attribute
-more would make another series of them.
+more would make another series of them. From the texts of spans and log records people's data is
+taken out (`cleaning`), unless the settings say otherwise.
 """
 
 from pbmon.telemetry.encoding.limits import (

@@ -17,7 +17,11 @@ def encode(
     plain: Callable[[Any, Sources], Any],
     mend: Callable[[Any, Mender], Any],
     stock: Callable[[Any], Any],
+    clean: Callable[[Any], None] | None = None,
 ) -> Encoded:
+    """clean: takes out of an item made legal what is not to leave."""
+    if clean is not None:
+        plain, mend = _and_clean(plain, clean), _and_clean(mend, clean)
     sources = Sources()
     replaced: dict[str, int] = {}
     pairs: list[tuple[Any, Any]] = []
@@ -37,6 +41,17 @@ def encode(
         payload, left_out = serialize_each(ready, stock)
     add(replaced, sources.replaced)
     return Encoded(payload, len(pairs) - left_out, replaced, left_out)
+
+
+def _and_clean(
+    make: Callable[[Any, Any], Any], clean: Callable[[Any], None]
+) -> Callable[[Any, Any], Any]:
+    def made_clean(item: Any, with_: Any) -> Any:
+        made = make(item, with_)
+        clean(made)
+        return made
+
+    return made_clean
 
 
 def _is_taken(made: Any, stock: Callable[[Any], Any]) -> bool:

@@ -11,6 +11,7 @@ from opentelemetry.sdk._logs import ReadableLogRecord
 
 from pbmon.telemetry.encoding import standins
 from pbmon.telemetry.encoding.batches import encode
+from pbmon.telemetry.encoding.cleaning import clean_log
 from pbmon.telemetry.encoding.limits import UINT32
 from pbmon.telemetry.encoding.mending import Mender
 from pbmon.telemetry.encoding.payloads import Encoded
@@ -18,9 +19,9 @@ from pbmon.telemetry.encoding.sources import Sources
 from pbmon.telemetry.encoding.weighing import check_size, copied, weigh, weigh_text, weigh_value
 
 
-def encode_logs(records: Sequence[ReadableLogRecord]) -> Encoded:
-    """Never raises; takes the SDK's ReadWriteLogRecord as well."""
-    return encode(records, _plain_log, _mend_log, _stock)
+def encode_logs(records: Sequence[ReadableLogRecord], *, clean: bool = False) -> Encoded:
+    """Never raises; takes the SDK's ReadWriteLogRecord as well. clean: see `cleaning`."""
+    return encode(records, _plain_log, _mend_log, _stock, clean_log if clean else None)
 
 
 def _plain_log(readable: Any, sources: Sources) -> standins.Log:

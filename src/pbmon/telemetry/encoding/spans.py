@@ -11,6 +11,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from pbmon.telemetry.encoding import standins
 from pbmon.telemetry.encoding.batches import encode
+from pbmon.telemetry.encoding.cleaning import clean_span
 from pbmon.telemetry.encoding.limits import UINT32
 from pbmon.telemetry.encoding.mending import Mender
 from pbmon.telemetry.encoding.payloads import Encoded
@@ -18,9 +19,9 @@ from pbmon.telemetry.encoding.sources import Sources
 from pbmon.telemetry.encoding.weighing import check_size, copied, weigh, weigh_text
 
 
-def encode_spans(spans: Sequence[ReadableSpan]) -> Encoded:
-    """Never raises; the spans are left as they are."""
-    return encode(spans, _plain_span, _mend_span, _stock)
+def encode_spans(spans: Sequence[ReadableSpan], *, clean: bool = False) -> Encoded:
+    """Never raises; the spans are left as they are. clean: see `cleaning`."""
+    return encode(spans, _plain_span, _mend_span, _stock, clean_span if clean else None)
 
 
 def _plain_span(span: Any, sources: Sources) -> standins.Span:

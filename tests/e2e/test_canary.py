@@ -1,0 +1,161 @@
+"""A token in every place where a person's data can enter; a byte search of every place that keeps
+or sends anything. Tokens of no check digits stand in addresses, where patterns are what finds them.
+"""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import ExitStack, suppress
+
+import httpx
+import pytest
+import websockets.exceptions
+import websockets.sync.client
+
+from tests.e2e.launch import launched
+from tests.stack.process import HOST, wait_until
+from tests.store.conftest import new_database
+from tests.telemetry.receiver import Receiver
+
+pytestmark = pytest.mark.server
+
+PLACES = (
+    "query", "path", "address", "authorization", "cookie", "header", "baggage", "referer",
+    "literal", "parameter", "many", "copy", "failing", "message", "local", "log", "property",
+    "feedback", "comment", "user", "session", "other", "room", "socket",
+)  # fmt: skip
+CLIENT = "203.0.113.77"
+"""As a proxy says it: of the addresses that documents may use (RFC 5737)."""
+
+CONFIG = """
+consent = "not-required"
+logs = true
+request_log = "all"
+slow_query_s = 0.000001
+slow_request_s = 0.000001
+user_from = "header:x-user"
+session_from = "cookie:sid"
+segment_spans = true
+budgets = [{ endpoint = "/users/{who}", max = "1us" }]
+[segments.plan]
+values = ["free", "pro"]
+[experiments.paywall]
+variants = { control = 50, new = 50 }
+goal = "signed_up"
+[destinations.webhook]
+url = "env:CANARY_WEBHOOK"
+"""
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return {place: f"canary{uuid.uuid4().hex[:12]}" for place in PLACES}
+
+
+def drive(url, tokens):
+    """Requests that hold every token, as a browser behind a proxy would send them."""
+    t = tokens
+    headers = {
+        "authorization": f"Bearer {t['authorization']}",
+        "cookie": f"sid={t['session']}; theme={t['cookie']}",
+        "x-user": t["user"],
+        "x-anything": t["header"],
+        "baggage": f"user={t['baggage']}",
+        "referer": f"https://shop.example.com/?q={t['referer']}",
+        "x-forwarded-for": CLIENT,
+    }
+    # Each on a connection of its own: one that fails after its answer ends it.
+    closing = {**headers, "connection": "close"}
+    with httpx.Client(base_url=url, headers=closing, timeout=60) as client:
+        answers = [
+            client.get(f"/users/{t['path']}@example.com", params={"q": t["query"]}),
+            client.get(f"/nothing/{t['address']}%40example.com?{t['query']}"),
+            client.post("/sql", json={
+                k: t[k] for k in ("literal", "parameter", "many", "copy", "failing")
+            }),
+            client.post("/fail", json={"message": t["message"], "local": t["local"]}),
+            client.post("/later", json={"message": t["message"], "local": t["local"]}),
+            client.post("/say", json={"message": t["message"], "log": t["log"]}),
+            client.post("/track", json={
+                k: t[k] for k in ("property", "feedback", "other", "session")
+            }),
+            client.post("/feedback/", json={
+                "survey": "nps", "score": 3, "comment": f"call {t['comment']}@example.com",
+            }),
+        ]  # fmt: skip
+    assert [answer.status_code for answer in answers] == [200, 404, 200, 500, 200, 200, 200, 202]
+    with (
+        suppress(websockets.exceptions.WebSocketException),
+        websockets.sync.client.connect(
+            f"{url.replace('http', 'ws')}/ws/{t['room']}@example.com?q={t['query']}",
+            additional_headers=headers,
+        ) as socket,
+    ):
+        socket.send(t["socket"])
+        socket.recv()
+
+
+@pytest.fixture(scope="module")
+def kept(tokens, stack_postgres, tmp_path_factory):
+    """Where → its bytes, of all that was kept or sent once the application has ended."""
+    home = tmp_path_factory.mktemp("canary")
+    (home / "pbmon.toml").write_text(CONFIG, encoding="utf-8")
+    state = home / "state"
+    with ExitStack() as stack:
+        receiver = stack.enter_context(Receiver())
+        webhook = stack.enter_context(Receiver())
+        variables = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
+            "OTEL_SERVICE_NAME": "canary",
+            "PBMON_CONFIG": str(home / "pbmon.toml"),
+            "PBMON_STATE_DIR": str(state),
+            "DATABASE_URL": new_database(stack_postgres.url),
+            "CANARY_LOG": str(home / "pbmon.log"),
+            "CANARY_WEBHOOK": webhook.url,
+        }
+        with launched(
+            "tests.e2e.canary_app:app",
+            home / "output.txt",
+            variables,
+            options=("--no-access-log", "--forwarded-allow-ips", HOST),
+        ) as app:
+            drive(app.url, tokens)
+            wait_until(lambda: b"signed_up" in sent(webhook), "the webhook", 60)
+            app.stop()
+        assert {path for path, _, _ in receiver.arrived} == {
+            "/v1/traces", "/v1/metrics", "/v1/logs",
+        }  # fmt: skip
+        found = {"OTLP": sent(receiver), "webhook": sent(webhook)}
+    found["log of pbmon"] = (home / "pbmon.log").read_bytes()
+    for path in sorted(state.rglob("*")):
+        if path.is_file():
+            found[str(path.relative_to(state))] = path.read_bytes()
+    return found
+
+
+def sent(receiver):
+    return b"\n".join(
+        b"\n".join((path.encode(), repr(headers).encode(), body))
+        for path, headers, body in receiver.arrived
+    )
+
+
+def test_the_features_did_their_work(kept):
+    """Else nothing of them could be found."""
+    store = b"".join(data for name, data in kept.items() if ".sqlite3" in name)
+    for word in (b"signed_up", b"feature_clicked", b"[email]", b"canary-1", b"paywall"):
+        assert word in store
+    for word in (b"/users/{who}", b"COPY people", b"LookupError", b"[email]", b"/ws/{room}"):
+        assert word in kept["OTLP"]
+    for word in (b"Slow query detected", b"Performance budget exceeded", b"Request completed"):
+        assert word in kept["log of pbmon"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_it_is_nowhere(kept, tokens, place):
+    token = tokens[place].encode()
+    assert [where for where, data in kept.items() if token in data] == []
+
+
+def test_the_client_s_address_is_nowhere(kept):
+    assert [where for where, data in kept.items() if CLIENT.encode() in data] == []
