@@ -24,7 +24,7 @@ def build(question: Question) -> Part:
 
 def of(span: Span, reader: Reader, zone: str, *, new_first: bool = False) -> Part:
     """new_first: those that were not there before come before all others. Raises StoreError."""
-    found = reader.errors(span.before, span.start, span.end, limit=MOST, new_first=new_first)
+    found = reader.error_figures(span.before, span.start, span.end, limit=MOST, new_first=new_first)
     headline = Headline("Errors", Amount(found.errors), Amount(found.before))
     if not found.errors:
         return Part(Section(TITLE, ("None was recorded.",)), [headline])

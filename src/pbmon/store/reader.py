@@ -74,7 +74,7 @@ class Reader:
             )
         )
 
-    def errors(
+    def error_figures(
         self, before: int, start: int, end: int, *, limit: int, new_first: bool = False
     ) -> ErrorFigures:
         """As error_figures.read()."""
