@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import grafana
+from grafana.annotations import MARKS
 from grafana.rules import files as rules
 from grafana.sdk import JSONEncoder, model
 
@@ -44,14 +45,14 @@ def render(dashboard: model.Dashboard) -> str:
 
 
 def finish(dashboard: dict[str, Any]) -> dict[str, Any]:
-    """Repair what grafana-foundation-sdk 0.0.21 leaves wrong, in place.
+    """Add the marks, and repair what grafana-foundation-sdk 0.0.21 leaves wrong, in place.
 
     Panels without ids, queries without refIds, a layout that runs past the 24th column, an
     empty list of `calcs` (which shows nothing), on every variable the `auto*` fields that
     belong to interval variables, and on every link a placement that hides it in a menu.
     """
     dashboard["schemaVersion"] = SCHEMA_VERSION
-    dashboard["annotations"] = {"list": []}
+    dashboard["annotations"] = {"list": MARKS}
     for variable in dashboard["templating"]["list"]:
         for field in [name for name in variable if name.startswith("auto")]:
             del variable[field]

@@ -8,7 +8,7 @@ A dashboard's file says what it shows with these and knows nothing of the SDK's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -16,7 +16,7 @@ from grafana import queries, sdk
 from grafana.sdk import common_model, model
 from pbmon.catalog import Attribute, Metric
 
-Panel = sdk.stat.Panel | sdk.timeseries.Panel | sdk.barchart.Panel
+Panel = sdk.stat.Panel | sdk.timeseries.Panel | sdk.barchart.Panel | sdk.table.Panel
 
 DATASOURCE = common_model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 TAG = "pbmon"
@@ -28,6 +28,9 @@ them, also where the data source was left at Grafana's 15 s and would find one s
 EXACT_NUMBER = "locale"
 """Grafana's unit for all digits with separators: `short` would show 12,345.67 as 12.3 K."""
 
+SECONDS = "s"
+"""Grafana's unit for 0.3 as 300 ms."""
+
 SHARE = "percentunit"
 """Grafana's unit for 0.25 as 25 %."""
 
@@ -35,10 +38,37 @@ SHARE = "percentunit"
 @dataclass(frozen=True)
 class Query:
     """One query of a panel. legend: a text (`queries.legend`), or the attribute whose values name
-    the series."""
+    the series. has_traces: dots on the graph open a trace of the histogram that it reads."""
 
     expr: str
     legend: str | Attribute = ""
+    has_traces: bool = False
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of a table's rows: its heading, its query, its unit. red_from: as of stat()."""
+
+    name: str
+    expr: str
+    unit: str
+    decimals: int | None = None
+    red_from: float | None = None
+    red_below: float | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A variable beside service and environment, and its values in the metrics of the page."""
+
+    name: str
+    label: str
+    description: str
+    attribute: Attribute
+
+    @property
+    def matcher(self) -> str:
+        return f'{queries.label(self.attribute)}=~"${self.name}"'
 
 
 @dataclass(frozen=True)
@@ -79,10 +109,14 @@ def stat(frame: Frame, *shown: Query, red_from: float | None = None) -> Panel:
 
 
 def timeseries(
-    frame: Frame, *shown: Query, colours: Mapping[str, str] = MappingProxyType({}), dashed: str = ""
+    frame: Frame,
+    *shown: Query,
+    colours: Mapping[str, str] = MappingProxyType({}),
+    dashed: str = "",
+    from_zero: bool = True,
 ) -> Panel:
     """Lines over time. colours: of the series with these names. dashed: /pattern/ of those that are
-    drawn so."""
+    drawn so. from_zero: whether the axis begins there."""
     panel = sdk.timeseries.Panel()
     for query in shown:
         panel.with_target(_target(query).range().interval(EXPORT_INTERVAL))
@@ -91,9 +125,10 @@ def timeseries(
         panel.override_by_regexp(dashed, [model.DynamicConfigValue("custom.lineStyle", dashes)])
     _frame(panel, frame)
     _paint(panel, colours)
-    return (
+    if from_zero:
         panel.min(0)
-        .line_width(1)
+    return (
+        panel.line_width(1)
         .fill_opacity(10)
         .legend(_legend())
         .tooltip(
@@ -137,6 +172,50 @@ def bars(
     )
 
 
+def table(frame: Frame, rows: Mapping[str, Attribute], *columns: Column, sorted_by: str) -> Panel:
+    """A row for each combination of the attributes, which the queries group by, named by the keys
+    of rows; columns: its figures. sorted_by: the column whose greatest is first."""
+    panel = sdk.table.Panel()
+    for column in columns:
+        panel.with_target(_target(Query(column.expr)).instant().format(sdk.PromQueryFormat.TABLE))
+    names = {queries.label(attribute): name for name, attribute in rows.items()}
+    # Grafana's name for the value of query A, when several are merged, and of an only one.
+    values = {
+        f"Value #{chr(ord('A') + n)}" if len(columns) > 1 else "Value": column.name
+        for n, column in enumerate(columns)
+    }
+    order = {name: place for place, name in enumerate((*names, *values))}
+    for name, how in (
+        ("merge", {}),
+        (
+            "organize",
+            {
+                "excludeByName": {"Time": True},
+                "indexByName": order,
+                "renameByName": {**names, **values},
+            },
+        ),
+    ):
+        panel.with_transformation(model.DataTransformerConfig(id_val=name, options=how))
+    _frame(panel, frame)
+    for column in columns:
+        panel.override_by_name(column.name, list(_dressed(column)))
+    order_by = sdk.common.TableSortByFieldState().display_name(sorted_by).desc(True)
+    return panel.sort_by([order_by]).filterable(True)
+
+
+def _dressed(column: Column) -> Iterator[model.DynamicConfigValue]:
+    yield model.DynamicConfigValue("unit", column.unit)
+    if column.decimals is not None:
+        yield model.DynamicConfigValue("decimals", column.decimals)
+    if column.red_from is not None or column.red_below is not None:
+        first, then = ("text", "red") if column.red_from is not None else ("red", "text")
+        at = column.red_from if column.red_from is not None else column.red_below
+        steps = [{"value": None, "color": first}, {"value": at, "color": then}]
+        yield model.DynamicConfigValue("thresholds", {"mode": "absolute", "steps": steps})
+        yield model.DynamicConfigValue("custom.cellOptions", {"type": "color-text"})
+
+
 def board(
     uid: str,
     title: str,
@@ -144,9 +223,10 @@ def board(
     panels: Sequence[Panel],
     metrics: Sequence[Metric],
     since: str = "now-24h",
+    choices: Sequence[Choice] = (),
 ) -> model.Dashboard:
     """The page around the panels. metrics: the services that send them fill the variables. since:
-    the beginning of its time range."""
+    the beginning of its time range. choices: variables of its own."""
     page = (
         sdk.dashboard.Dashboard(title)
         .uid(uid)
@@ -157,7 +237,7 @@ def board(
         .tooltip(model.DashboardCursorSync.CROSSHAIR)
         .link(_sibling_dashboards())
     )
-    for variable in _variables(metrics):
+    for variable in _variables(metrics, choices):
         page.with_variable(variable)
     for panel in panels:
         page.with_panel(panel)
@@ -166,6 +246,8 @@ def board(
 
 def _target(query: Query) -> sdk.prometheus.Dataquery:
     target = sdk.prometheus.Dataquery().expr(query.expr).datasource(DATASOURCE)
+    if query.has_traces:
+        target.exemplar(True)
     legend = query.legend
     if isinstance(legend, Attribute):
         legend = queries.legend(legend)
@@ -205,7 +287,9 @@ def _matrix(
     return [model.DataTransformerConfig(id_val=name, options=how) for name, how in steps]
 
 
-def _variables(metrics: Sequence[Metric]) -> list[sdk.dashboard.QueryVariable]:
+def _variables(
+    metrics: Sequence[Metric], choices: Sequence[Choice]
+) -> list[sdk.dashboard.QueryVariable]:
     names = "|".join(sorted(metric.prometheus_name for metric in metrics))
     sent = f'__name__=~"{names}"'
     return [
@@ -219,6 +303,16 @@ def _variables(metrics: Sequence[Metric]) -> list[sdk.dashboard.QueryVariable]:
         _label_variable("environment", queries.ENVIRONMENT_LABEL, f"{{{sent}, {queries.SCOPE[0]}}}")
         .label("Environment")
         .description("deployment.environment.name; All includes services that set none."),
+        *(
+            _label_variable(
+                choice.name,
+                queries.label(choice.attribute),
+                f"{{{sent}, {', '.join(queries.SCOPE)}}}",
+            )
+            .label(choice.label)
+            .description(choice.description)
+            for choice in choices
+        ),
     ]
 
 

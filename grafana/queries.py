@@ -15,12 +15,14 @@ Three ways to read a metric:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from pbmon import catalog
 from pbmon.catalog import Attribute, Metric
 
 SERVICE_LABEL = "service_name"
 ENVIRONMENT_LABEL = "deployment_environment_name"
+RELEASE_LABEL = "service_version"
 INSTANCE_LABEL = "instance"
 """service.instance.id: of a life of a process, or of a store."""
 
@@ -61,11 +63,29 @@ def selector(metric: Metric, *matchers: str, scope: Sequence[str] = SCOPE) -> st
     return f"{metric.prometheus_name}{{{chosen}}}" if chosen else metric.prometheus_name
 
 
+def count_of(histogram: Metric) -> Metric:
+    """The counter of how often a histogram was given a value."""
+    return _part(histogram, "count")
+
+
+def buckets_of(histogram: Metric) -> Metric:
+    return _part(histogram, "bucket")
+
+
+def _part(histogram: Metric, part: str) -> Metric:
+    """As the metric that Prometheus makes of it."""
+    assert histogram.kind == "histogram"
+    name = f"{histogram.prometheus_name}_{part}"
+    return replace(histogram, name=name, kind="updowncounter", unit="1", buckets=())
+
+
 def exact(
     metric: Metric, by: Iterable[Attribute], window: str, *matchers: str, ago: str = ""
 ) -> str:
     """What a counter gained in the `window` that ended `ago`, exact to one export interval."""
-    return f"sum by ({_labels(by)}) ({gained(metric, window, *matchers, ago=ago)})"
+    of = _labels(by)
+    grouping = f" by ({of})" if of else ""
+    return f"sum{grouping} ({gained(metric, window, *matchers, ago=ago)})"
 
 
 def gained(
@@ -103,9 +123,11 @@ _OF_STORE = (
 )
 
 
-def rate(metric: Metric, by: Iterable[Attribute]) -> str:
+def rate(metric: Metric, by: Iterable[Attribute], *matchers: str) -> str:
     """A counter's speed per second. `$__rate_interval` always spans enough samples."""
-    return f"sum by ({_labels(by)}) (rate({selector(metric)}[$__rate_interval]))"
+    of = _labels(by)
+    grouping = f" by ({of})" if of else ""
+    return f"sum{grouping} (rate({selector(metric, *matchers)}[$__rate_interval]))"
 
 
 def current(metric: Metric, by: Iterable[Attribute], *matchers: str) -> str:
@@ -127,16 +149,33 @@ def current(metric: Metric, by: Iterable[Attribute], *matchers: str) -> str:
     return f"{how}{grouping} (max by ({store}) ({last}))"
 
 
-def top_features() -> str:
-    """The ten features with the most uses in the time range, each by action.
+def mark_times(kind: str) -> str:
+    """When each mark of a kind was, in ms since 1970: the same at every step, so that there is one
+    annotation for a mark, whichever process tells of it and however often."""
+    marks = selector(catalog.MARK_TIME, matcher(catalog.MARK_KIND, kind))
+    by = ", ".join((INSTANCE_LABEL, ENVIRONMENT_LABEL, label(catalog.MARK_NAME)))
+    return f"max by ({by}) (last_over_time({marks}[{STORE_LOOKBACK}])) * 1000"
 
-    `topk` chooses features, not pairs of feature and action, or one feature would take three
-    of the ten places. `> 0` leaves out what running processes know but nobody used.
+
+def exact_by_release(metric: Metric, window: str, *matchers: str) -> str:
+    """exact() by the release of the process that counted; without those that name none."""
+    named = f'{RELEASE_LABEL}!=""'
+    return f"sum by ({RELEASE_LABEL}) ({gained(metric, window, *matchers, named)})"
+
+
+def top(metric: Metric, what: Attribute, part: Attribute) -> str:
+    """The ten values of `what` with the highest counts in the time range, each by `part`.
+
+    `topk` chooses values, not pairs of both, or one value could take several of the ten places.
+    `> 0` leaves out what running processes know but did not count.
     """
-    usage, name = catalog.FEATURE_USAGE, catalog.FEATURE_NAME
-    by_action = exact(usage, [name, catalog.FEATURE_ACTION], "$__range")
-    by_feature = exact(usage, [name], "$__range")
-    return f"{by_action} > 0 and on ({label(name)}) topk(10, {by_feature} > 0)"
+    by_part = exact(metric, [what, part], "$__range")
+    of_all = exact(metric, [what], "$__range")
+    return f"{by_part} > 0 and on ({label(what)}) topk(10, {of_all} > 0)"
+
+
+def top_features() -> str:
+    return top(catalog.FEATURE_USAGE, catalog.FEATURE_NAME, catalog.FEATURE_ACTION)
 
 
 def _labels(by: Iterable[Attribute]) -> str:

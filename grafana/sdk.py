@@ -14,6 +14,7 @@ with warnings.catch_warnings():
         dashboard,
         prometheus,
         stat,
+        table,
         timeseries,
     )
     from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -31,5 +32,6 @@ __all__ = [
     "model",
     "prometheus",
     "stat",
+    "table",
     "timeseries",
 ]

@@ -59,6 +59,7 @@ PROMETHEUS_NAMES = {
     "pbmon.worker.active": "pbmon_worker_active",
     "pbmon.delivery.waiting": "pbmon_delivery_waiting",
     "pbmon.delivery.dead_letters": "pbmon_delivery_dead_letters",
+    "pbmon.mark.time": "pbmon_mark_time_seconds",
     "pbmon.spool.replaced_values": "pbmon_spool_replaced_values_total",
     "otel.sdk.span.started": "otel_sdk_span_started_total",
     "otel.sdk.span.live": "otel_sdk_span_live",
@@ -99,7 +100,7 @@ def test_names_are_unique(table):
 
 
 def test_log_messages_are_unique():
-    assert len({log.message for log in LOGS}) == len(LOGS) == 7
+    assert len({log.message for log in LOGS}) == len(LOGS) == 8
 
 
 def test_prometheus_names_are_these():

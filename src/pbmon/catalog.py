@@ -315,6 +315,13 @@ ALERT_SOURCE = Attribute(
     "Who tells of bursts of errors: the worker by itself, or Prometheus by its rules.",
     values=("worker", "prometheus"),
 )
+MARK_KIND = Attribute(
+    "pbmon.mark.kind",
+    "string",
+    "deploy: of a release. change: of anything else, as somebody noted it.",
+    values=("deploy", "change"),
+)
+MARK_NAME = Attribute("pbmon.mark.name", "string", "The release, or what was changed.")
 JOB = Attribute("pbmon.job", "string", "Job of the worker: retention, months, delivery:<name> …")
 ROLE = Attribute(
     "pbmon.role",
@@ -700,6 +707,14 @@ DELIVERY_DEAD_LETTERS = Metric(
     (DESTINATION,),
     of_store=True,
 )
+MARK_TIME = Metric(
+    "pbmon.mark.time",
+    "gauge",
+    "s",
+    "When a release was deployed or something was changed, seconds since 1970; of the newest 20.",
+    (MARK_KIND, MARK_NAME),
+    of_store=True,
+)
 SPOOL_REPLACED = Metric(
     "pbmon.spool.replaced_values",
     "counter",
@@ -834,4 +849,11 @@ DAILY_GROWTH = Log(
         "registered", "retention", "stickiness",
     ),
 )  # fmt: skip
+RELEASE_DEPLOYED = Log(
+    "Release deployed",
+    "pbmon.marks",
+    "INFO",
+    "A release runs that was not the newest before; once, by the process that noted its mark.",
+    ("release", "previous"),
+)
 LOGS: tuple[Log, ...] = tuple(r for r in tuple(globals().values()) if isinstance(r, Log))

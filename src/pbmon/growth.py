@@ -119,9 +119,15 @@ def zone(name: str) -> dt.tzinfo:
     return dt.timezone.utc if name == "UTC" else ZoneInfo(name)
 
 
+def time_of(at: int, where: dt.tzinfo) -> dt.datetime:
+    """The local time that is so many µs since the epoch. Raises OverflowError outside the
+    calendar."""
+    return (_EPOCH + dt.timedelta(microseconds=at)).astimezone(where)
+
+
 def day_of(at: int, where: dt.tzinfo) -> dt.date:
-    """The local day of a time (µs since the epoch). Raises OverflowError outside the calendar."""
-    return (_EPOCH + dt.timedelta(microseconds=at)).astimezone(where).date()
+    """The day of time_of()."""
+    return time_of(at, where).date()
 
 
 def start_of(day: dt.date, where: dt.tzinfo) -> int:

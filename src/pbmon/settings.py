@@ -285,8 +285,8 @@ class Settings:
     prometheus_url: str | None = _setting(
         None,
         parsing.named_url,
-        "Where `pbmon reconcile` asks for the metrics of revenue: base URL of Prometheus, https or "
-        "of this machine; env:NAME reads it from that variable. Unset: nowhere.",
+        "Where `pbmon reconcile` and `pbmon report` ask for metrics: base URL of Prometheus, https "
+        "or of this machine; env:NAME reads it from that variable. Unset: nowhere.",
     )
     prometheus_token: str | None = _setting(
         None,

@@ -14,6 +14,8 @@ import pytest
 from pbmon.cli import assets, dashboards
 
 BUSINESS = "business.json"
+FIRST = "budgets.json"
+"""By name."""
 COMMITTED = Path(__file__).resolve().parents[2] / "grafana" / "dashboards"
 
 
@@ -84,7 +86,7 @@ def test_a_directory_that_takes_no_file(tmp_path, capsys, monkeypatch):
         monkeypatch.setattr(Path, "write_bytes", denied)
     tmp_path.chmod(0o500)
     assert run("export", str(tmp_path)) == 1
-    assert one_line(capsys) == f"{tmp_path / BUSINESS}: Permission denied"
+    assert one_line(capsys) == f"{tmp_path / FIRST}: Permission denied"
     tmp_path.chmod(0o700)
     assert list(tmp_path.iterdir()) == []
 
@@ -96,7 +98,7 @@ def test_a_directory_in_a_files_place(tmp_path, capsys):
 
 
 def test_a_failed_write_leaves_the_old_file_whole(tmp_path, capsys, monkeypatch):
-    (tmp_path / BUSINESS).write_text("old")
+    (tmp_path / FIRST).write_text("old")
     real = Path.write_bytes
 
     def full(path, content):
@@ -105,9 +107,9 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, capsys, monkeypatch)
 
     monkeypatch.setattr(Path, "write_bytes", full)
     assert run("export", str(tmp_path), "--force") == 1
-    assert one_line(capsys) == f"{tmp_path / BUSINESS}: No space left on device"
-    assert [path.name for path in tmp_path.iterdir()] == [BUSINESS]
-    assert (tmp_path / BUSINESS).read_text() == "old"
+    assert one_line(capsys) == f"{tmp_path / FIRST}: No space left on device"
+    assert [path.name for path in tmp_path.iterdir()] == [FIRST]
+    assert (tmp_path / FIRST).read_text() == "old"
 
 
 @pytest.mark.parametrize("words", [(), ("export",), ("export", "")])
@@ -122,10 +124,9 @@ def test_list_names_file_uid_and_title(capsys):
     assert run("list") == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(list(COMMITTED.glob("*.json")))
-    assert lines[0].split(maxsplit=2) == [
-        BUSINESS,
-        "pbmon-business",
-        "Pocketbook Business Metrics",
+    assert [line.split(maxsplit=2) for line in lines[:2]] == [
+        [FIRST, "pbmon-budgets", "Budgets / SLO"],
+        [BUSINESS, "pbmon-business", "Pocketbook Business Metrics"],
     ]
 
 

@@ -15,6 +15,7 @@ from pbmon import cli
 from pbmon.cli import report
 from pbmon.store.access import open_writer
 from tests.fresh import environment, run
+from tests.reports.test_prometheus import answering
 from tests.store.money import transaction
 from tests.store.test_writer import NOON, portion
 
@@ -154,3 +155,61 @@ def test_a_store_that_nobody_has_made_is_not_made(place, capfd, monkeypatch, tmp
     assert said.out == ""
     assert "is made by the first event" in said.err
     assert not (tmp_path / "none.sqlite3").exists()
+
+
+# --- of a release ---
+
+
+def released(capfd, *arguments, status=0):
+    assert cli.main(["report", "release", *arguments]) == status
+    return capfd.readouterr()
+
+
+def note(capfd, release, at):
+    assert cli.main(["mark", "deploy", release, "--at", at]) == 0
+    capfd.readouterr()
+
+
+def test_the_newest_release_or_one_that_is_named(place, capfd):
+    note(capfd, "1.4", "2026-11-20T10:00")
+    note(capfd, "1.5", "2026-11-24T10:00")
+    lines = released(capfd).out.splitlines()
+    assert lines[0] == "# Release 1.5 of shop"
+    assert lines[2].startswith("Deployed 2026-11-24 10:00:00 (Europe/Berlin) after 1.4. The 6 d ")
+    older = released(capfd, "1.4").out
+    assert older.startswith(
+        "# Release 1.4 of shop\n\nDeployed 2026-11-20 10:00:00 (Europe/Berlin)."
+    )
+    assert "The 4 d since, beside as much time before." in older
+
+
+def test_a_release_s_page_as_html(place, capfd, tmp_path):
+    note(capfd, "1.5", "2026-11-24T10:00")
+    file = tmp_path / "release.html"
+    assert released(capfd, "--format", "html", "--output", str(file)) == ("", "")
+    page = file.read_text(encoding="utf-8")
+    assert "<title>Release 1.5 of shop</title>" in page
+    assert "None was recorded." in page
+
+
+def test_a_release_that_nobody_noted(place, capfd):
+    said = released(capfd, status=1)
+    assert said == (
+        "",
+        "pbmon: no deploy is noted yet; see `pbmon mark list`, `pbmon mark deploy`\n",
+    )
+    note(capfd, "1.5", "2026-11-24T10:00")
+    assert "no deploy is noted of release 1.4" in released(capfd, "1.4", status=1).err
+
+
+def test_the_environment_of_the_metrics_is_the_one_of_the_process(place, capfd, monkeypatch):
+    note(capfd, "1.5", "2026-11-24T10:00")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=staging")
+    with answering(lambda *_: (200, {"data": {"result": []}})) as (url, asked):
+        monkeypatch.setenv("PBMON_PROMETHEUS_URL", url)
+        text = released(capfd).out
+        weekly(capfd)
+    assert "Prometheus knows of no budget in this time." in text
+    scope = 'service_name="shop", deployment_environment_name="staging"'
+    assert len(asked) > 8
+    assert all(scope in parameters["query"] for _, parameters, _ in asked)

@@ -12,10 +12,12 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -27,10 +29,11 @@ from websockets.sync.client import connect
 
 from pbmon import catalog
 from pbmon.store import schema, tables
-from pbmon.store.access import open_engine
+from pbmon.store.access import open_engine, open_reader
 from tests import fresh
 from tests.e2e.launch import ROOT, launched
-from tests.grafana.panel_queries import panel_queries
+from tests.grafana.panel_queries import interpolate, load, panel_queries
+from tests.reports.test_weekly import rows_of
 from tests.stack.process import wait_until
 from tests.stack.servers import Jaeger, Prometheus
 
@@ -55,6 +58,18 @@ PLAIN, OVER, SLOW = 20, 4, 2
 VISITORS = 23
 """Users of each day, none of whom ever comes again."""
 USERS, BROKEN, BAD_QUERIES, UNKNOWN = 9, 3, 2, 5
+REQUESTS = (
+    PLAIN
+    + OVER
+    + SLOW
+    + len(SALES)
+    + sum(FEATURES.values())
+    + USERS
+    + BROKEN
+    + BAD_QUERIES
+    + UNKNOWN
+)
+RELEASE = "2026.11.1"
 
 
 @dataclass
@@ -69,6 +84,8 @@ class Run:
     exit_code: int
     raw: str
     """What left the process: OTLP as JSON, before any redaction."""
+    environment: dict[str, str]
+    """Of every process of the service."""
 
     def total(self, metric: catalog.Metric, suffix: str = "", **labels: str) -> float:
         """Sum over the series of a metric with these labels, as Prometheus has them."""
@@ -124,6 +141,7 @@ def run(
     environment["PBMON_STATE_DIR"] = str(log.with_name("state"))
     with launched("tests.e2e.app:app", log, environment) as app:
         drive(app.url)
+        wait_until(lambda: is_marked(environment["PBMON_STORE_URL"]), "the release's mark", 30)
         exit_code = app.stop()
     # What the app had no time for: the figures of yesterday's users, and the next process of the
     # service, which tells what the store has.
@@ -137,8 +155,9 @@ def run(
     line = re.compile(r'^{"resourceMetrics".*}\n', re.MULTILINE)
     wait_until(lambda: raw.exists() and bool(line.search(raw.read_text())), "what was sent", 30)
     run = Run(
-        mode, service, stack_prometheus, stack_jaeger, log.read_text(), exit_code, raw.read_text()
-    )
+        mode, service, stack_prometheus, stack_jaeger, log.read_text(), exit_code, raw.read_text(),
+        environment,
+    )  # fmt: skip
     wait_until(lambda: run.total(catalog.REQUEST_DURATION, "_count") > 0, "metrics", 30)
     wait_until(lambda: run.total(catalog.TRANSACTIONS) > 0, "the store's metrics", 30)
     wait_until(lambda: run.spans(pbmon__slow=True), "traces", 30)
@@ -177,10 +196,16 @@ def prepare_store(path: Path) -> str:
     return url
 
 
+def is_marked(url: str) -> bool:
+    with closing(open_reader(url)) as reader:
+        return reader.deployment(RELEASE) is not None
+
+
 def variables(mode: str, service: str, endpoint: str, database: str) -> dict[str, str]:
     return {
         "OTEL_SERVICE_NAME": service,
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "PBMON_RELEASE": RELEASE,
         "DATABASE_URL": database,
         # A second and more between what is measured and each limit: this machine may be busy.
         "PBMON_SLOW_REQUEST_S": "3",
@@ -283,14 +308,83 @@ def test_queries_are_counted_exactly(run):
     assert run.total(catalog.QUERY_ERRORS) == BAD_QUERIES
 
 
-def asked(run: Run, title: str, *labels: str) -> dict[tuple[str, ...], float]:
+def asked(
+    run: Run, title: str, *labels: str, dashboard: str = "business"
+) -> dict[tuple[str, ...], float]:
     """What the panel's own queries answer, taken from the committed dashboard."""
     answers: dict[tuple[str, ...], float] = {}
-    for expression in panel_queries(
-        "business", title, service=run.service, environment=".*", range_="1h", rate_interval="4m"
-    ):
+    for expression in panels_queries(run, dashboard, title):
         answers |= run.by(expression, *labels)
     return answers
+
+
+def panels_queries(run: Run, dashboard: str, title: str) -> list[str]:
+    return panel_queries(
+        dashboard, title, service=run.service, environment=".*", range_="1h", rate_interval="4m"
+    )
+
+
+def test_budgets_by_the_table_s_own_queries(run):
+    """Threshold, requests, breaches, share, allowed, left."""
+    labels = ("http_request_method", "http_route", "pbmon_budget_limit")
+    columns = [run.by(query, *labels) for query in panels_queries(run, "budgets", "Budgets")]
+    all_of_it, over = PLAIN + OVER + SLOW, OVER + SLOW
+    slow = ("", "/api/transactions")
+    for limit, threshold, allowed in (("max", 2, 0), ("p95", 1.2, 0.05), ("p99", 1.5, 0.01)):
+        row = [column.get((*slow, limit)) for column in columns]
+        left = [1 - over / all_of_it / allowed] if allowed else [None]
+        assert row == pytest.approx([threshold, all_of_it, over, over / all_of_it, allowed, *left])
+    users = ("GET", "/api/users/{user_id}", "availability")
+    assert [column.get(users) for column in columns] == pytest.approx([None, USERS, 0, 0, 0.001, 1])
+    assert {len(column) for column in columns[1:5]} == {7}
+    assert asked(run, "Promises Broken", "pbmon_budget_limit", dashboard="budgets") == {
+        ("max",): 1, ("p95",): 1, ("p99",): 1, ("availability",): 0,
+    }  # fmt: skip
+
+
+def test_the_report_of_the_release_has_the_same_figures(run):
+    asked = fresh.environment(**run.environment, PBMON_PROMETHEUS_URL=run.prometheus.url)
+    command = [sys.executable, "-m", "pbmon.cli", "report", "release", RELEASE]
+    done = subprocess.run(command, cwd=ROOT, env=asked, check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+    rows = rows_of(done.stdout)
+    all_of_it, over = PLAIN + OVER + SLOW, OVER + SLOW
+    share = f"{over / all_of_it:.1%}".replace("%", " %")
+    counts = [str(all_of_it), str(over), share, "–"]
+    assert ["/api/transactions", "max", "2 s", *counts, "0.0 %", "–"] in rows
+    left = f"{100 * (1 - over / all_of_it / 0.05):.1f} %"
+    assert ["/api/transactions", "p95", "1.2 s", *counts, "5.0 %", left] in rows
+    users = ["GET /api/users/{user_id}", "availability", "–", str(USERS), "0", "0.0 %", "–"]
+    assert [*users, "0.1 %", "100.0 %"] in rows
+    assert ["Promises of budgets broken", "3", "–", "–"] in rows
+    assert ["Slow queries", str(over), "0", "new"] in rows
+    assert ["SELECT transactions", "postgresql", str(over), "0"] in rows
+
+
+def test_failures_by_the_panels_own_queries(run):
+    found = {
+        title: asked(run, title, dashboard="errors")
+        for title in ("Failed Requests", "Aborted Requests", "Failed Statements")
+    }
+    assert found == {
+        "Failed Requests": {(): BROKEN / REQUESTS},
+        "Aborted Requests": {(): 0},
+        "Failed Statements": {(): BAD_QUERIES},
+    }
+    codes = asked(
+        run, "Database Errors", "error_type", "db_response_status_code", dashboard="errors"
+    )
+    assert codes == {("psycopg2.errors.UndefinedTable", "42P01"): BAD_QUERIES}
+    releases = asked(run, "Errors by Release", "service_version", dashboard="errors")
+    assert releases.keys() == {(RELEASE,)}
+
+
+def test_the_release_is_marked(run):
+    (line,) = (each for each in load("budgets")["annotations"]["list"] if each["name"] == "Deploys")
+    expression = interpolate(line["target"]["expr"], service=run.service)
+    ((name,), at_ms) = run.by(expression, "pbmon_mark_name").popitem()
+    assert name == RELEASE
+    assert at_ms / 1000 == pytest.approx(time.time(), abs=600)
 
 
 def test_revenue_by_the_panels_own_query(run):

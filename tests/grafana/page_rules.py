@@ -49,6 +49,22 @@ def datasource_chosen(dashboard: dict) -> Iterator[str]:
                 yield f"panel {panel['title']!r} has its own data source"
 
 
+def marked(dashboard: dict) -> Iterator[str]:
+    """Deploys and changes over every graph, each where its value says: one for a mark, not one for
+    each sample."""
+    found = {each["name"]: each for each in dashboard["annotations"]["list"]}
+    for name in ("Deploys", "Changes"):
+        if name not in found:
+            yield f"no annotation {name}"
+    for name, each in found.items():
+        if not (each.get("enable") and each.get("useValueForTime")):
+            yield f"annotation {name} is off, or has a line for each sample"
+        if not (each.get("datasource") == each["target"].get("datasource") == DATASOURCE):
+            yield f"annotation {name} has its own data source"
+        if not each["target"].get("expr", "").endswith(" * 1000"):
+            yield f"annotation {name}: Grafana takes the value as ms"
+
+
 def variables_fresh(dashboard: dict) -> Iterator[str]:
     """Service and environment: many, All by default, refreshed with the time range.
 
@@ -146,6 +162,7 @@ def layout_fits(dashboard: dict) -> Iterator[str]:
 RULES = (
     identified,
     datasource_chosen,
+    marked,
     variables_fresh,
     variables_unspoilt,
     panels_complete,

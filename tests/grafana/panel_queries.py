@@ -14,13 +14,22 @@ def load(name: str) -> dict:
     return json.loads((DASHBOARDS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def interpolate(expr: str, *, service=".*", environment=".*", range_="24h", rate_interval="4m"):
+def interpolate(
+    expr: str,
+    *,
+    service=".*",
+    environment=".*",
+    endpoint=".*",
+    range_="24h",
+    rate_interval="4m",
+):
     """The expression with Grafana's variables replaced; `.*` is what All stands for."""
     for variable, value in (
         ("$__rate_interval", rate_interval),
         ("$__range", range_),
         ("$service", service),
         ("$environment", environment),
+        ("$endpoint", endpoint),
     ):
         expr = expr.replace(variable, value)
     assert not re.search(r"\$(?!1\b)", expr), expr  # $1 is of label_replace

@@ -28,7 +28,7 @@ SCOPE = {
 # Figures that differ in one of these are of different things: to add them is to be wrong.
 NEVER_MERGED = {
     "pbmon_currency", "pbmon_window", "pbmon_budget_limit", "pbmon_revenue_part",
-    "pbmon_feedback_survey", "feature_flag_key",
+    "pbmon_feedback_survey", "feature_flag_key", "pbmon_mark_kind", "pbmon_mark_name",
 }  # fmt: skip
 
 # Grafana's variables become durations that nobody would write by hand.
@@ -136,22 +136,28 @@ def matchers(selector) -> dict[str, str]:
 
 
 def trees(dashboard: dict) -> Iterator[tuple[str, object]]:
-    """(panel's title, tree) of every query that parses."""
+    """(panel's title, tree) of every query that parses; an annotation's name is its title."""
+    for title, expr in expressions(dashboard):
+        try:
+            yield title, parse(expr)
+        except ValueError:
+            continue  # `parses` reports it
+
+
+def expressions(dashboard: dict) -> Iterator[tuple[str, str]]:
     for panel in data_panels(dashboard):
         for target in panel.get("targets", ()):
-            try:
-                yield panel["title"], parse(target.get("expr", ""))
-            except ValueError:
-                continue  # `parses` reports it
+            yield panel["title"], target.get("expr", "")
+    for annotation in dashboard["annotations"]["list"]:
+        yield annotation["name"], annotation["target"]["expr"]
 
 
 def parses(dashboard: dict) -> Iterator[str]:
-    for panel in data_panels(dashboard):
-        for target in panel.get("targets", ()):
-            try:
-                parse(target.get("expr", ""))
-            except ValueError as error:
-                yield f"panel {panel['title']!r}: {error}"
+    for title, expr in expressions(dashboard):
+        try:
+            parse(expr)
+        except ValueError as error:
+            yield f"panel {title!r}: {error}"
 
 
 def is_exact(node) -> bool:
@@ -263,7 +269,8 @@ def variables_catalogued(dashboard: dict) -> Iterator[str]:
         for name in names.split("|"):
             if name not in SERIES:
                 yield f"variable {variable['name']}: unknown metric {name!r}"
-        if found[2] not in RESOURCE_LABELS:
+        of_metrics = [SERIES[name].labels for name in names.split("|") if name in SERIES]
+        if found[2] not in RESOURCE_LABELS.union(*of_metrics):
             yield f"variable {variable['name']}: unknown label {found[2]}"
 
 
@@ -273,6 +280,10 @@ def legends_catalogued(dashboard: dict) -> Iterator[str]:
             for label in re.findall(r"\{\{\s*(\w+)\s*\}\}", target.get("legendFormat", "")):
                 if not re.search(rf"\b{label}\b", target.get("expr", "")):
                     yield f"panel {panel['title']!r}: legend {label} is not in its query"
+    for annotation in dashboard["annotations"]["list"]:
+        for label in re.findall(r"\{\{\s*(\w+)\s*\}\}", annotation.get("textFormat", "")):
+            if not re.search(rf"\b{label}\b", annotation["target"]["expr"]):
+                yield f"annotation {annotation['name']}: {label} is not in its query"
 
 
 def never_merged(dashboard: dict) -> Iterator[str]:

@@ -68,6 +68,9 @@ class Process:
     def line(self, metric: str, own: dict[str, str], samples: dict[int, float]) -> dict[str, str]:
         return series(metric, {**self.resource, "instance": self.instance, **own}, samples)
 
+    def gauge(self, metric: str, value: float, minutes: range, **own: str) -> dict[str, str]:
+        return self.line(metric, own, dict.fromkeys(minutes, value))
+
     def arrived(self, after: int, until: int) -> dict[Labels, float]:
         """What was counted, by the minute of the export that carried it: after < m <= until."""
         exports = self.exports(until)
@@ -95,9 +98,6 @@ class Store(Process):
             }
             found.append(self.line(metric, dict(wanted), samples))
         return found
-
-    def gauge(self, metric: str, value: float, minutes: range, **own: str) -> dict[str, str]:
-        return self.line(metric, own, dict.fromkeys(minutes, value))
 
 
 def data(sources: Sequence[Process], metric: str, until: int) -> list[dict[str, str]]:

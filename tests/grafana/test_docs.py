@@ -17,6 +17,10 @@ from tests.grafana.promql_rules import SERIES, exact_form
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "dashboards.md").read_text(encoding="utf-8")
 
 
+PROMISE = ", ".join(catalog.BUDGET_REQUESTS.prometheus_labels())
+"""That one limit of a budget is named by."""
+
+
 def blocks(language: str, text: str = PAGE) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
@@ -29,6 +33,7 @@ def in_full(shown: str) -> str:
         metric = SERIES[series.partition("{")[0]].metric
         return exact_form(metric, series, window, f"{ago}{window}", ago and f" offset {ago}")
 
+    shown = shown.replace("by (promise)", f"by ({PROMISE})")
     return re.sub(r"gained\((\w+\{[^}]*\})\[([^\]]+)\](?: offset (\w+))?\)", form, shown)
 
 
@@ -38,7 +43,7 @@ def squeezed(expr: str) -> str:
 
 PANELS = [
     pytest.param(load(name)["title"], panel, id=f"{name}: {panel['title']}")
-    for name in ("business", "growth")
+    for name in ("business", "growth", "budgets", "errors")
     for panel in load(name)["panels"]
 ]
 
@@ -58,6 +63,11 @@ def test_the_forms_are_those_of_the_queries():
         form = exact_form(metric, "m{…}", "24h", "24h", "")
         labels = ", ".join(metric.prometheus_labels())
         assert shown == squeezed(form.replace(f"instance, {labels}", "instance, labels of m"))
+
+
+def test_the_query_of_the_marks_is_shown():
+    (shown,) = (block for block in blocks("") if "pbmon_mark_time_seconds" in block)
+    assert squeezed(shown) == squeezed(load("errors")["annotations"]["list"][0]["target"]["expr"])
 
 
 def test_each_dashboard_is_listed():

@@ -48,6 +48,14 @@ BAD = {
         ("a query's none", no_panel(RATE, "targets", 0, "datasource"), "'Transaction Rate'"),
         ("a variable's none", no_variable(1, "datasource"), "service"),
     ],
+    "marked": [
+        ("no deploys", put("annotations", "list", []), "no annotation Deploys"),
+        ("no changes", drop("annotations", "list", 1), "no annotation Changes"),
+        ("switched off", put("annotations", "list", 0, "enable", False), "Deploys is off"),
+        ("by sample", put("annotations", "list", 0, "useValueForTime", False), "for each sample"),
+        ("its own", put("annotations", "list", 1, "datasource", OTHER), "its own data source"),
+        ("seconds", put("annotations", "list", 0, "target", "expr", "time()"), "as ms"),
+    ],
     "variables_fresh": [
         ("loaded once", variable(1, "refresh", 1), "refresh is 1"),
         ("never loaded", no_variable(2, "refresh"), "refresh is None"),

@@ -31,6 +31,10 @@ def rate(matchers="@@", by="by (pbmon_transaction_status)", window="$__rate_inte
     return ask(f"sum {by} (rate(pbmon_transactions_total{{{matchers}}}[{window}]))", RATE)
 
 
+def annotation(expr):
+    return put("annotations", "list", 0, "target", "expr", expr.replace("@@", SCOPE))
+
+
 def service_variable(query):
     return put("templating", "list", 1, "query", {"query": query})
 
@@ -39,6 +43,7 @@ def service_variable(query):
 BAD = {
     "parses": [
         ("no PromQL", ask("sum by (("), "Revenue"),
+        ("no PromQL of a mark", annotation("sum by (("), "Deploys"),
         ("unknown variable", rate(window="$__nonsense"), "Transaction Rate"),
     ],
     "counters_increase": [
@@ -70,6 +75,7 @@ BAD = {
     ],
     "gauges_bounded": [
         ("a bare gauge", ask("max by (pbmon_window) (pbmon_users_active{@@})", USERS), "look-back"),
+        ("a bare mark", annotation("pbmon_mark_time_seconds{@@} * 1000"), "look-back"),
         ("bare connections", ask("sum(pbmon_websocket_connections{@@})"), "look-back"),
     ],
     "rates_span_samples": [
@@ -80,6 +86,8 @@ BAD = {
         ("no service", rate('deployment_environment_name=~"$environment"'), "service_name"),
         ("no environment", rate('service_name=~"$service"'), "deployment_environment_name"),
         ("one value only", rate(SCOPE.replace("=~", "=")), "service_name"),
+        ("a mark of all", annotation("max(last_over_time(pbmon_mark_time_seconds[10m])) * 1000"),
+         "'Deploys': pbmon_mark_time_seconds without service_name"),
         ("one selector of three", exact_but("{@@}[1d]", "[1d]"), "service_name"),
     ],
     "catalogued": [
@@ -97,6 +105,8 @@ BAD = {
          "grouped by nobody"),
         ("another label's legend", put("panels", RATE, "targets", 0, "legendFormat", "{{status}}"),
          "legend status"),
+        ("an annotation's own legend",
+         put("annotations", "list", 0, "textFormat", "{{status}}"), "Deploys: status"),
         ("a variable of another metric", service_variable('label_values({__name__=~"up"}, job)'),
          "'up'"),
         ("a variable of another label",

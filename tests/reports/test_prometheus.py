@@ -12,8 +12,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from grafana import queries
+from pbmon import catalog
 from pbmon.reports import prometheus
+from pbmon.reports.metrics import Metrics
 from pbmon.reports.prometheus import Gained, Prometheus, PrometheusError
+from pbmon.settings import Settings
 from tests.stack.process import HOST, unused_port
 
 
@@ -68,6 +71,81 @@ def gained(made):
 def test_the_form_is_the_one_of_the_dashboards():
     form = queries._OF_STORE.replace("{end}", "").replace("{start}", "{window}")
     assert form == prometheus.GAINED
+
+
+def test_the_form_of_processes_is_the_one_of_the_dashboards():
+    form = queries._OF_PROCESS.replace("{end}", "").replace("{start}", "{window}")
+    assert form == prometheus.GAINED_BY_PROCESSES
+
+
+def told_of(**labels):
+    def answer(_path, parameters):
+        assert parameters["query"]
+        return 200, {"data": {"result": [{"metric": labels, "value": [1, "7"]}]}}
+
+    return answer
+
+
+HOUR = (1_795_608_000_000_000, 1_795_611_600_000_000)
+
+
+def test_what_processes_counted_is_asked_by_attributes_within_a_service():
+    told = told_of(db_system_name="sqlite", db_query_summary='SELECT "x"')
+    with answering(told) as (url, asked):
+        metrics = Metrics(Settings(prometheus_url=url), 'my "shop"', "production")
+        assert metrics.gains(catalog.SLOW_QUERIES, *HOUR) == {("sqlite", 'SELECT "x"'): 7}
+        metrics.close()
+    ((_, parameters, _),) = asked
+    series = (
+        'pbmon_db_slow_queries_total{service_name="my \\"shop\\"", '
+        'deployment_environment_name="production"}'
+    )
+    assert parameters["query"] == (
+        "sum by (db_system_name, db_query_summary) (clamp_min("
+        f"max_over_time({series}[3600s]) - (last_over_time({series}[1d] offset 3600s)"
+        f" or max_over_time({series}[3600s]) * 0), 0))"
+    )
+    assert parameters["time"] == "1795611599.999"
+
+
+def test_the_newest_value_of_a_gauge_and_attributes_that_are_absent():
+    with answering(told_of(http_route="/pay", pbmon_budget_limit="p95")) as (url, asked):
+        metrics = Metrics(Settings(prometheus_url=url), "shop", None)
+        start, end = HOUR[0] + 1, HOUR[1] + 999_999  # whole seconds are asked for
+        found = metrics.newest(catalog.BUDGET_ALLOWED, start, end)
+        metrics.close()
+    assert found == {("", "/pay", "", "p95"): 7}
+    assert asked[0][1]["query"] == (
+        "max by (http_request_method, http_route, pbmon_operation, pbmon_budget_limit)"
+        ' (last_over_time(pbmon_budget_allowed_ratio{service_name="shop"}[3600s]))'
+    )
+
+
+@pytest.mark.parametrize(
+    "body", [{"data": {"result": [{"metric": {}}]}}, {"data": {"result": [7]}}, {"data": []},
+             {"data": {"result": [{"metric": {}, "value": [1, "x"]}]}}],
+)  # fmt: skip
+def test_an_answer_of_many_that_is_none(body):
+    with answering(lambda *_: (200, body)) as (url, _):
+        metrics = Metrics(Settings(prometheus_url=url), "shop", None)
+        with pytest.raises(PrometheusError, match="does not answer as Prometheus does"):
+            metrics.gains(catalog.SLOW_QUERIES, *HOUR)
+        metrics.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        (None, "set prometheus_url to have it from Prometheus"),
+        ("env:NOT_SET", "prometheus_url is env:NOT_SET, which is not set"),
+        ("http://prometheus:9090", "prometheus_url: http://prometheus:9090 would be used un"),
+    ],
+)
+def test_without_a_prometheus_it_says_how_to_have_one(url, said):
+    metrics = Metrics(Settings(prometheus_url=url), "shop", None)
+    with pytest.raises(PrometheusError, match=said):
+        metrics.gains(catalog.SLOW_QUERIES, *HOUR)
+    metrics.close()
 
 
 def test_it_asks_for_this_store_in_its_currency_a_millisecond_before_the_day_ends():
@@ -163,3 +241,11 @@ def test_nobody_there():
 def test_it_goes_to_no_other_machine_unencrypted():
     with pytest.raises(ValueError, match="prometheus_url: http://prometheus:9090 would be used un"):
         Prometheus("http://prometheus:9090")
+
+
+def test_a_token_is_read_from_where_it_is(tmp_path, monkeypatch):
+    (tmp_path / "token").write_text("of the file\n", encoding="utf-8")
+    monkeypatch.setenv("TOKEN", "of the variable")
+    assert prometheus._token(f"file:{tmp_path}/token") == "of the file"
+    assert prometheus._token("env:TOKEN") == "of the variable"
+    assert prometheus._token(None) is None

@@ -330,7 +330,9 @@ def test_a_section_that_the_store_can_t_answer_says_so_and_the_others_stand(file
     headlines, rows, text = review(url, transaction(at=NOON))
     assert headlines["Net revenue"][0] == "10.00 USD"
     assert ["Wednesday, 2026-11-25", "10.00", "0.00"] in rows
-    assert re.search(r"## Feedback\n\nThis is missing: the store can't be used: .*\.\n$", text)
+    assert re.search(
+        r"## Feedback\n\nThis is missing: the store can't be used: .*\.\n\n## Err", text
+    )
 
 
 def test_money_that_is_in_no_figure_is_named(quick_url):

@@ -210,6 +210,18 @@ class Prometheus(Server):
             raise ValueError(f"an instant value is needed, this is a {data['resultType']}")
         return [(series["metric"], float(series["value"][1])) for series in data["result"]]
 
+    def query_range(
+        self, expression: str, start: float, end: float, step_s: float
+    ) -> list[tuple[Labels, list[tuple[float, str]]]]:
+        """Labels and points (time, value) of each series; start, end: Unix seconds."""
+        parameters = {
+            "query": expression, "start": repr(start), "end": repr(end), "step": repr(step_s),
+        }  # fmt: skip
+        return [
+            (series["metric"], [(at, value) for at, value in series["values"]])
+            for series in self._get("query_range", parameters)["result"]
+        ]
+
     def exemplars(
         self, expression: str, start: float | None = None, end: float | None = None
     ) -> list[tuple[Labels, Labels, float]]:

@@ -8,14 +8,15 @@ import errno
 import os
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from pbmon import privacy
 from pbmon.cli.place import Place, in_place
-from pbmon.reports import html, markdown, week, weekly
+from pbmon.reports import html, markdown, release, week, weekly
 from pbmon.reports.page import Page
 from pbmon.store.access import open_reader
-from pbmon.telemetry.providers import service_name
+from pbmon.telemetry.providers import environment, service_name
 
 NAME = "report"
 HELP = "write a report of what the store knows"
@@ -29,11 +30,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     review.add_argument(
         "--week", type=_monday, metavar="YYYY-Www", help="an ISO week (the last one that is over)"
     )
-    review.add_argument("--format", choices=_WRITERS, default="markdown", help="(markdown)")
-    review.add_argument(
-        "--output", type=Path, metavar="FILE",
-        help="that only its owner can read; written whole or not at all (standard output)",
-    )  # fmt: skip
+    deployed = actions.add_parser(
+        "release", help="errors, budgets and slow queries since a deploy, and before it"
+    )
+    deployed.add_argument("release", metavar="RELEASE", nargs="?", help="(the newest)")
+    for each in (review, deployed):
+        each.add_argument("--format", choices=_WRITERS, default="markdown", help="(markdown)")
+        each.add_argument(
+            "--output", type=Path, metavar="FILE",
+            help="that only its owner can read; written whole or not at all (standard output)",
+        )  # fmt: skip
 
 
 def _monday(name: str) -> dt.date:
@@ -46,7 +52,8 @@ def _monday(name: str) -> dt.date:
 def run(args: argparse.Namespace) -> int:
     if args.format == "html" and args.output is None and sys.stdout.isatty():
         return _fail("HTML is nothing for a terminal; add --output FILE, or redirect it")
-    return in_place(lambda place: _weekly(place, args))
+    do = _weekly if args.action == "weekly" else _release
+    return in_place(lambda place: do(place, args))
 
 
 def _weekly(place: Place, args: argparse.Namespace) -> int:
@@ -56,12 +63,25 @@ def _weekly(place: Place, args: argparse.Namespace) -> int:
     chosen = week.Week(args.week, zone) if args.week is not None else newest
     if chosen.begin > newest.begin:
         return _fail(f"{chosen.name} is not over; the newest week that is: {newest.name}")
-    reader = open_reader(place.url)
-    try:
-        page = weekly.build(reader, place.settings, service_name(place.settings), chosen, now)
-    finally:
-        reader.close()
+    with closing(open_reader(place.url)) as reader:
+        service, where = _of_service(place)
+        page = weekly.build(reader, place.settings, service, chosen, now, where)
     return _write(page, args.format, args.output)
+
+
+def _release(place: Place, args: argparse.Namespace) -> int:
+    with closing(open_reader(place.url)) as reader:
+        deployed = reader.deployment(args.release)
+        if deployed is None:
+            which = f"of release {args.release}" if args.release is not None else "yet"
+            return _fail(f"no deploy is noted {which}; see `pbmon mark list`, `pbmon mark deploy`")
+        page = release.build(reader, place.settings, *_of_service(place), deployed, _now())
+    return _write(page, args.format, args.output)
+
+
+def _of_service(place: Place) -> tuple[str, str | None]:
+    """Its name and its environment, as its metrics have them."""
+    return service_name(place.settings), environment(place.settings)
 
 
 def _now() -> dt.datetime:

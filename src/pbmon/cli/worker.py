@@ -8,6 +8,7 @@ from typing import Any
 
 from pbmon import wiring
 from pbmon.cli.place import Place, in_place
+from pbmon.telemetry.providers import release
 from pbmon.worker.leader import Leader
 from pbmon.worker.roles import Roles, build
 from pbmon.worker.shipper import LARGE_PORTION, Shipper
@@ -30,7 +31,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _work(place: Place, *, once: bool) -> int:
     shipper, leader = build(
-        place.settings, place.home, portion=LARGE_PORTION, may_change_schema=True
+        place.settings,
+        place.home,
+        portion=LARGE_PORTION,
+        may_change_schema=True,
+        release=release(place.settings),
     )
     if once and not shipper.take_duty():
         print("pbmon: another process of this service brings its events into the store")

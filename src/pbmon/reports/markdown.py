@@ -25,7 +25,7 @@ def _lines(page: Page) -> Iterator[str]:
     rows: list[Sequence[Cell]] = [
         (each.name, each.now, each.before, change(each)) for each in page.headlines
     ]
-    yield from _table(Table(("", "this week", "week before", "change"), rows))
+    yield from _table(Table(("", *page.times, "change"), rows))
     for section in page.sections:
         yield f"## {escape(section.title)}"
         yield ""

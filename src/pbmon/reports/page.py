@@ -17,12 +17,15 @@ HIDDEN = "few people"
 
 NONE = "–"
 
+_SMALL = 0.1
+"""Percent: of less, one decimal says nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Amount:
     """A number with its unit, or none where there is no number.
 
-    unit: an ISO 4217 code, "%" (value 0.25 is 25 %), "points", or "" for a count.
+    unit: an ISO 4217 code, "s", "%" (value 0.25 is 25 %), "points", or "" for a count.
     hidden: there is a number, of too few people to be told.
     """
 
@@ -87,6 +90,8 @@ class Page:
     subtitle: str
     headlines: Sequence[Headline]
     sections: Sequence[Section]
+    times: tuple[str, str] = ("this week", "week before")
+    """What the numbers of the headlines are of: now and before."""
 
 
 def shown(cell: Cell) -> str:
@@ -102,7 +107,8 @@ def shown(cell: Cell) -> str:
 
 def _number(value: Number, unit: str) -> str:
     if unit == "%":
-        return f"{float(value) * 100:.1f} %"
+        percent = float(value) * 100
+        return f"{percent:.2g} %" if 0 < abs(percent) < _SMALL else f"{percent:.1f} %"
     if unit == "points":
         return f"{float(value):+.0f}"
     text = f"{value:,}" if isinstance(value, int | Decimal) else f"{value:,.1f}"

@@ -1,15 +1,18 @@
-"""What Prometheus shows of the metrics that are read from a store."""
+"""What Prometheus shows of metrics: those that are read from a store, and those of processes."""
 
 from __future__ import annotations
 
+import os
 import re
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from pbmon import catalog, outbound, privacy
 from pbmon.catalog import Metric
 from pbmon.outbound import Client
+from pbmon.settings import Settings
 
 (_CURRENCY,) = catalog.REVENUE.prometheus_labels()
 _, _STATUS = catalog.TRANSACTIONS.prometheus_labels()
@@ -24,8 +27,20 @@ GAINED = (
 )
 
 
+# The form for counters of processes: one without an earlier value began in the window at 0.
+GAINED_BY_PROCESSES = (
+    "clamp_min(max_over_time({series}[{window}])"
+    " - (last_over_time({series}[1d] offset {window})"
+    " or max_over_time({series}[{window}]) * 0), 0)"
+)
+
+
 class PrometheusError(Exception):
     """It can't be asked; the text says why and the remedy, never a secret."""
+
+
+Values = dict[tuple[str, ...], Decimal]
+"""Values of a metric's attributes, in its order and empty where one is absent → its value."""
 
 
 class Gained(NamedTuple):
@@ -54,12 +69,10 @@ class Prometheus:
         of_store = f'instance="{store_id}"'  # service.instance.id, as Prometheus takes OTLP
         in_base = f'{_CURRENCY}="{currency}"'
         is_done = f'{_STATUS}="completed"'
-        window = f"{(end - start) // 1_000_000}s"
-        # A range is without its first moment and with its last: a millisecond earlier is right.
-        at = f"{Decimal(end) / 1_000_000 - Decimal('0.001'):f}"
+        window, at = _window(start, end)
 
         def gain(metric: Metric, *matchers: str) -> Decimal | None:
-            series = f"{metric.prometheus_name}{{{', '.join((of_store, *matchers))}}}"
+            series = _series(metric, ", ".join((of_store, *matchers)))
             store = f"by ({', '.join(('instance', *metric.prometheus_labels()))})"
             form = GAINED.format(store=store, series=series, window=window)
             return self._number(f"sum({form})", at)
@@ -67,7 +80,7 @@ class Prometheus:
         def minor(amount: Decimal | None) -> int | None:
             return None if amount is None else round(amount.scaleb(exponent))
 
-        series = f"{catalog.REVENUE.prometheus_name}{{{of_store}, {in_base}}}"
+        series = _series(catalog.REVENUE, f"{of_store}, {in_base}")
         samples = self._number(f"sum(count_over_time({series}[{window}]))", at)
         transactions = gain(catalog.TRANSACTIONS, is_done)
         return Gained(
@@ -76,6 +89,30 @@ class Prometheus:
             None if transactions is None else round(transactions),
             int(samples or 0),
         )
+
+    def gains(self, metric: Metric, scope: str, start: int, end: int) -> Values:
+        """What a counter of processes gained, by its attributes. scope: matchers of the service.
+        start (within), end (not): µs since the epoch, whole seconds."""
+        window, at = _window(start, end)
+        form = GAINED_BY_PROCESSES.format(series=_series(metric, scope), window=window)
+        return self._values(metric, f"sum by ({_labels(metric)}) ({form})", at)
+
+    def newest(self, metric: Metric, scope: str, start: int, end: int) -> Values:
+        """What a gauge said last in that time, the greatest of all processes."""
+        window, at = _window(start, end)
+        last = f"last_over_time({_series(metric, scope)}[{window}])"
+        return self._values(metric, f"max by ({_labels(metric)}) ({last})", at)
+
+    def _values(self, metric: Metric, query: str, at: str) -> Values:
+        names = metric.prometheus_labels()
+        result = self._ask("query", query=query, time=at).get("result")
+        try:
+            return {
+                tuple(each["metric"].get(name, "") for name in names): Decimal(each["value"][1])
+                for each in result or ()
+            }
+        except (KeyError, TypeError, IndexError, AttributeError, InvalidOperation):
+            raise PrometheusError(_NOT_PROMETHEUS.format(self.shown)) from None
 
     def keeps_s(self) -> float | None:
         """For how long it keeps samples; None where that can't be known."""
@@ -119,6 +156,50 @@ class Prometheus:
         if not isinstance(data, dict):
             raise PrometheusError(_NOT_PROMETHEUS.format(self.shown))
         return data
+
+
+def connect(settings: Settings) -> Prometheus:
+    """The one of the settings. Raises PrometheusError, also where there is none."""
+    if settings.prometheus_url is None:
+        raise PrometheusError("set prometheus_url to have it from Prometheus")
+    url = outbound.url_of("prometheus_url", settings.prometheus_url)
+    if url is None:
+        raise PrometheusError(f"prometheus_url is {settings.prometheus_url}, which is not set")
+    try:
+        return Prometheus(url, _token(settings.prometheus_token))
+    except ValueError as error:
+        raise PrometheusError(str(error)) from None
+
+
+def _token(where: str | None) -> str | None:
+    if where is None:
+        return None
+    kind, _, name = where.partition(":")
+    if kind == "file":
+        try:
+            return Path(name).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise PrometheusError(
+                f"prometheus_token: {name} can't be read ({type(error).__name__})"
+            ) from None
+    if not os.environ.get(name):
+        raise PrometheusError(f"prometheus_token is {where}, which is not set")
+    return os.environ[name]
+
+
+def _window(start: int, end: int) -> tuple[str, str]:
+    """The length of a time, and when to ask for it: a range is without its first moment and with
+    its last, so a millisecond earlier is right."""
+    window = f"{(end - start) // 1_000_000}s"
+    return window, f"{Decimal(end) / 1_000_000 - Decimal('0.001'):f}"
+
+
+def _series(metric: Metric, matchers: str) -> str:
+    return f"{metric.prometheus_name}{{{matchers}}}"
+
+
+def _labels(metric: Metric) -> str:
+    return ", ".join(metric.prometheus_labels())
 
 
 _NOT_PROMETHEUS = "{} does not answer as Prometheus does; check the setting prometheus_url"

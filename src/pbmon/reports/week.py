@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from pbmon import growth
+from pbmon.reports.metrics import Metrics
 from pbmon.reports.page import Headline, Section
+from pbmon.reports.prometheus import PrometheusError
+from pbmon.runtime import StoreError
 from pbmon.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,6 +21,17 @@ if TYPE_CHECKING:
 _DAYS = 7
 _FIRST_YEAR = 2000
 _NAME = re.compile(r"(\d{4})-?W(\d\d)", re.ASCII)
+
+
+class Span(NamedTuple):
+    """A time from start (within) to end (not), and the one from before to start that it is compared
+    with; µs since the epoch. name, name_before: of both, as headings."""
+
+    before: int
+    start: int
+    end: int
+    name: str
+    name_before: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +70,10 @@ class Week:
         """µs since the epoch; not within."""
         return self.bounds(self.days[-1])[1]
 
+    @property
+    def span(self) -> Span:
+        return Span(self.before.start, self.start, self.end, "this week", "week before")
+
     def bounds(self, day: dt.date) -> tuple[int, int]:
         """Of a day that has 23 to 25 hours: its beginning, and that of the next one (µs)."""
         where = growth.zone(self.zone)
@@ -77,12 +95,13 @@ def parse(name: str) -> dt.date:
 
 
 class Question(NamedTuple):
-    """What a section's builder is asked. reader: of the store, whose StoreErrors the builder leaves
-    alone."""
+    """What a section's builder is asked. reader, metrics: whose StoreErrors and PrometheusErrors
+    the builder leaves alone."""
 
     week: Week
     reader: Reader
     settings: Settings
+    metrics: Metrics
 
 
 class Part(NamedTuple):
@@ -93,3 +112,13 @@ class Part(NamedTuple):
 
 
 Builder = Callable[[Question], Part]
+
+
+def part(title: str, made: Callable[[], Part]) -> Part:
+    """What it makes; where what is asked can't answer, a section that says so."""
+    try:
+        return made()
+    except StoreError as error:
+        return Part(Section(title, (f"This is missing: the store {error}.",)))
+    except PrometheusError as error:
+        return Part(Section(title, (f"This is missing: {error}.",)))

@@ -1,15 +1,25 @@
-"""The weekly review: what the store knows of one ISO week, beside the week before."""
+"""The weekly review: what the store and Prometheus know of one ISO week, beside the week before."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
+from contextlib import closing
 from typing import TYPE_CHECKING
 
-from pbmon.reports import experiments, features, feedback, revenue, users
-from pbmon.reports.page import Page, Section
-from pbmon.reports.week import Builder, Part, Question, Week
-from pbmon.runtime import StoreError
+from pbmon.reports import (
+    budgets,
+    errors,
+    experiments,
+    features,
+    feedback,
+    revenue,
+    slow_queries,
+    users,
+)
+from pbmon.reports.metrics import Metrics
+from pbmon.reports.page import Page
+from pbmon.reports.week import Builder, Question, Week, part
 from pbmon.settings import Settings
 
 if TYPE_CHECKING:
@@ -21,28 +31,36 @@ SECTIONS: Sequence[tuple[str, Builder]] = (
     ("Features", features.build),
     ("Experiments", experiments.build),
     ("Feedback", feedback.build),
+    (errors.TITLE, errors.build),
+    (budgets.TITLE, budgets.build),
+    (slow_queries.TITLE, slow_queries.build),
 )
 """Title and builder, in the order of the page."""
 
 
-def build(reader: Reader, settings: Settings, service: str, week: Week, now: dt.datetime) -> Page:
+def build(
+    reader: Reader,
+    settings: Settings,
+    service: str,
+    week: Week,
+    now: dt.datetime,
+    environment: str | None = None,
+) -> Page:
     """The page of a week that is over. now: aware, for the reader to know what was in the store.
+    environment: deployment.environment.name of the metrics; None: of all.
 
-    A section whose question the store can't answer says so, and the others stand.
+    A section whose question can't be answered says so, and the others stand.
     """
-    question = Question(week, reader, settings)
-    parts = [_part(title, builder, question) for title, builder in SECTIONS]
+    with closing(Metrics(settings, service, environment)) as metrics:
+        question = Question(week, reader, settings, metrics)
+        parts = [
+            part(title, lambda builder=builder: builder(question))  # type: ignore[misc]
+            for title, builder in SECTIONS
+        ]
     return Page(
         f"Weekly review of {service}",
         f"{week.name}: {week.begin} to {week.days[-1]}, {week.zone}. "
         f"Made {now.astimezone(dt.timezone.utc):%Y-%m-%d %H:%M} UTC.",
-        [headline for part in parts for headline in part.headlines],
-        [part.section for part in parts],
+        [headline for each in parts for headline in each.headlines],
+        [each.section for each in parts],
     )
-
-
-def _part(title: str, builder: Builder, question: Question) -> Part:
-    try:
-        return builder(question)
-    except StoreError as error:
-        return Part(Section(title, (f"This is missing: the store {error}.",)))

@@ -75,14 +75,14 @@ class Runs:
 
         return asking(attempt)
 
-    def write(self, do: Callable[[Connection], None]) -> None:
+    def write(self, do: Callable[[Connection], _T]) -> _T:
         """What is no period of a job, in a transaction."""
 
-        def attempt() -> None:
+        def attempt() -> _T:
             with self._engine.begin() as connection:
-                do(connection)
+                return do(connection)
 
-        asking(attempt)
+        return asking(attempt)
 
     def close(self) -> None:
         self._engine.dispose()

@@ -14,16 +14,20 @@ from pbmon.runtime import Revenue
 from pbmon.store import (
     adoption,
     cohorts,
+    error_figures,
     error_summary,
     experiments,
     feedback,
     funnels,
     growth,
+    marks,
     reconciliation,
     revenue,
 )
 from pbmon.store.access import asking
 from pbmon.store.engine import reading
+from pbmon.store.error_figures import ErrorFigures
+from pbmon.store.marks import Deployment
 from pbmon.store.reconciliation import Books
 from pbmon.surveys import FeedbackSummary, Survey
 
@@ -71,6 +75,20 @@ class Reader:
                 lambda query: connection.execute(query).all(), start, end, name, survey, segment
             )
         )
+
+    def error_figures(
+        self, before: int, start: int, end: int, *, limit: int, new_first: bool = False
+    ) -> ErrorFigures:
+        """As error_figures.read()."""
+        return self._ask(
+            lambda connection: error_figures.read(
+                connection, before, start, end, limit=limit, new_first=new_first
+            )
+        )
+
+    def deployment(self, release: str | None = None) -> Deployment | None:
+        """The newest of a release, or of all."""
+        return self._ask(lambda connection: marks.deployment(connection, release))
 
     def user_growth(self, day: dt.date | None) -> UserGrowth | None:
         """Of a day, or of the newest there is."""

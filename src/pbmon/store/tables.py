@@ -357,7 +357,7 @@ marks = Table(
     Index("marks_at", "at"),
     sqlite_with_rowid=False,
 )
-"""What changed, and when. kind: deploy, of the release `name`, noted once; or change."""
+"""What changed, and when. kind: deploy, of the release `name`; or change, whose text is `name`."""
 
 job_runs = Table(
     "job_runs",

@@ -25,19 +25,21 @@ _WATCH_EVERY_S = 1.0
 
 
 class Embedded(Roles):
-    """settings, service: those in force at the first use. publish: takes the store's figures, as
-    Leader.publish."""
+    """settings, service, release: those in force at the first use. publish: takes the store's
+    figures, as Leader.publish."""
 
     def __init__(
         self,
         settings: Callable[[], Settings],
         service: Callable[[], str],
         publish: Callable[[Reading | None], None],
+        release: Callable[[], str | None] = lambda: None,
     ) -> None:
         super().__init__()
         self._settings = settings
         self._service = service
         self._publish = publish
+        self._release = release
         self.intake = Intake(self._open_home, self._begin)
         self.every_second: Callable[[], None] = lambda: None
         """Called about once a second, once there is a journal."""
@@ -60,7 +62,7 @@ class Embedded(Roles):
             # Where it was, this process can't do anything any more.
             self._former.append(Roles(self.shipper, self.leader))
             self._former[-1].stop()
-        self.shipper, self.leader = build(settings, home, self._look_after)
+        self.shipper, self.leader = build(settings, home, self._look_after, release=self._release())
         self.leader.publish = self._publish
         self.shipper.start()
         self.leader.start()

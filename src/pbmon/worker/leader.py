@@ -1,5 +1,5 @@
 """The leader: what one process does for all that share a store: its figures for the metrics, jobs,
-deliveries to destinations.
+deliveries to destinations, the mark of a release that it is the first to see.
 
 Of the processes of a service it is the shipper's that tries; where they are on several hosts, the
 database decides (an advisory lock in PostgreSQL; a file beside it in SQLite). The lock is given up
@@ -31,7 +31,7 @@ from pbmon.store.access import (
     open_leadership,
     open_runs,
 )
-from pbmon.worker import jobs
+from pbmon.worker import jobs, releases
 from pbmon.worker.conversion import convert_waiting
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from pbmon.store.deliveries import Deliveries
     from pbmon.store.figures import Figures
     from pbmon.store.jobs import Runs
+
+LOADED_S = time.monotonic()
+"""Since when this code is there: before a fork, where one came later. A release runs that long."""
 
 _EVERY_S = 1.0
 _FIGURES_EVERY_S = 5.0
@@ -56,7 +59,7 @@ _STEADY_S = 86400.0
 class Leader:
     """url: of the store. destinations: made in its thread, at the first delivery. may_lead: asked
     before each round. may_change_schema: whether this is a process of its own. rates: what money
-    that waits is converted by."""
+    that waits is converted by. release: that runs here, where it is known."""
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class Leader:
         may_lead: Callable[[], bool] = lambda: True,
         may_change_schema: bool = False,
         rates: Rates | None = None,
+        release: str | None = None,
     ) -> None:
         self._url = url
         self._settings = settings
@@ -76,6 +80,7 @@ class Leader:
         self.publish: Callable[[Reading | None], None] = lambda reading: None
         """Takes the figures of the store as they are read; None once another may lead."""
         self._rates = rates
+        self._release = release
         self._begin()
         signals.enlist(self)
 
@@ -91,7 +96,7 @@ class Leader:
         self._runs: Runs | None = None
         self._figures: Figures | None = None
         self._conversions: Conversions | None = None
-        self._figures_at_s = self._jobs_at_s = self._conversions_at_s = 0.0
+        self._figures_at_s = self._jobs_at_s = self._conversions_at_s = self._release_at_s = 0.0
         self._rateless = -1
         """Transactions that wait although they were looked at; -1: none was yet."""
         self._clocks_apart_s: float | None = None
@@ -158,6 +163,7 @@ class Leader:
         try:
             if self._may_lead() and self.lead():
                 self.convert()  # at the end as well: the figures are to have all that is booked
+                self.note_release()
                 self.read_figures()
                 if not wholly:
                     return
@@ -237,6 +243,17 @@ class Leader:
         if self._figures is None:
             self._figures = open_figures(self._url)
         return self._figures.read(sources(self._settings))
+
+    def note_release(self) -> None:
+        """Mark the release that runs here as deployed, unless it is; looked at once a minute, since
+        what is too early now may be right later. Raises StoreError."""
+        if self._release is None or time.monotonic() < self._release_at_s:
+            return
+        if self._runs is None:
+            self._runs = open_runs(self._url)
+        age_s = time.monotonic() - LOADED_S
+        releases.note(self._runs, self._release, age_s)
+        self._release_at_s = time.monotonic() + _JOBS_EVERY_S
 
     def do_jobs(self) -> None:
         """What is due, looked at once a minute. Raises StoreError."""

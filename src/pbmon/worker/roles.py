@@ -86,8 +86,10 @@ def build(
     *,
     portion: int = PORTION,
     may_change_schema: bool = False,
+    release: str | None = None,
 ) -> tuple[Shipper, Leader]:
-    """The roles by the settings. may_change_schema: in a process of their own."""
+    """The roles by the settings. may_change_schema: in a process of their own. release: that runs
+    here."""
     url = store_url(settings, home)
     destinations = makers(settings, home.service)
     shipper = Shipper(
@@ -110,4 +112,5 @@ def build(
         may_lead=lambda: shipper.is_on_duty and may_be_there(url),
         may_change_schema=may_change_schema,
         rates=open_rates(settings, home),
+        release=release,
     )

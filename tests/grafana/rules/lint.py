@@ -104,7 +104,7 @@ def _page(rules: list[dict[str, Any]]) -> dict[str, Any]:
         {"title": name_of(rule), "type": "stat", "targets": [{"expr": rule["expr"]}]}
         for rule in rules
     ]
-    return {"panels": panels, "templating": {"list": []}}
+    return {"panels": panels, "templating": {"list": []}, "annotations": {"list": []}}
 
 
 def parses(groups: list[dict[str, Any]]) -> Iterator[str]:
