@@ -121,16 +121,22 @@ def _memory(tell: Tell, size: int) -> dict[str, float]:
     return {"bytes": float(after - before)}
 
 
+def _settle_ours(at_least_s: float) -> None:
+    """Until all that was told is in the store, and what stores it is loaded."""
+    import pbmon
+
+    time.sleep(at_least_s)
+    pbmon.flush(120)
+
+
 def _child(peer: str, mode: str, size: int) -> None:
     tell = _TELLERS[peer]()
     for error in exceptions(_WARM):
         tell(error)
-    time.sleep(_SETTLE_S)  # for what the first ones start in the background
+    settle = _settle_ours if peer == OURS else time.sleep
+    settle(_SETTLE_S)  # what the first ones started in the background
     found = _cost(tell, size) if mode == "cost" else _memory(tell, size)
-    if peer == OURS:
-        import pbmon
-
-        pbmon.flush(60)
+    settle(0.0)
     print(json.dumps(found), flush=True)
 
 
