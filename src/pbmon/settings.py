@@ -23,6 +23,8 @@ else:
     import tomli as tomllib
 
 from pbmon import parsing, segments, surveys
+from pbmon.alerting import choices as alerting
+from pbmon.alerting.choices import AlertChoices
 from pbmon.budgets import Budgets
 from pbmon.experiments import Experiment
 from pbmon.money import Rates
@@ -217,6 +219,14 @@ class Settings:
     )
     analytics_enabled: bool = _setting(
         False, parsing.flag, "Whether analytics_endpoint gets events.", "ANALYTICS_ENABLED"
+    )
+    alerts: AlertChoices = _setting(
+        AlertChoices(),
+        alerting.parse,
+        "Who is told of bursts of errors: [alerts] with errors, people, window, cooldown, "
+        "resolve, repeat, url, source (worker or prometheus; worker where there are sinks), "
+        "[alerts.types.NAME], and [alerts.sinks.NAME] with url, which may be env:NAME or "
+        "file:PATH. No sinks: nobody.",
     )
     segments: Mapping[str, tuple[str, ...]] = _setting(
         MappingProxyType({}),

@@ -20,7 +20,11 @@ from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetr
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.semconv.attributes import service_attributes, telemetry_attributes
+from opentelemetry.semconv.attributes import (
+    deployment_attributes,
+    service_attributes,
+    telemetry_attributes,
+)
 
 from pbmon import catalog, signals
 from pbmon.runtime import Reading
@@ -62,6 +66,12 @@ def resource(settings: Settings) -> Resource:
 def release(settings: Settings) -> str | None:
     """The release in force, likewise."""
     found = resource(settings).attributes.get(service_attributes.SERVICE_VERSION)
+    return str(found) if found else None
+
+
+def environment(settings: Settings) -> str | None:
+    """`deployment.environment.name`, likewise."""
+    found = resource(settings).attributes.get(deployment_attributes.DEPLOYMENT_ENVIRONMENT_NAME)
     return str(found) if found else None
 
 
