@@ -124,6 +124,8 @@ PARSED = [
     ("worker", "process", '"process"', "process"),
     ("base_currency", "EUR", '"EUR"', "EUR"),
     ("events_retention_days", "400", "400", 400),
+    ("error_monitor", "off", "false", False),
+    ("errors_retention_days", "30", "30", 30),
     ("timezone", "Europe/Berlin", '"Europe/Berlin"', "Europe/Berlin"),
     ("rates", "shop.rates:provider", '"shop.rates:provider"', "shop.rates:provider"),
     ("rates", "off", '"off"', "off"),

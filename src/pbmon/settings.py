@@ -270,6 +270,17 @@ class Settings:
         "Days after which it is forgotten on which days people were active, 61 at least for exact "
         "growth figures. Unset: never.",
     )
+    error_monitor: bool = _setting(
+        True,
+        parsing.flag,
+        "Keep errors in the store, with what is known of each. Off: they only move the metric "
+        "`pbmon.errors`.",
+    )
+    errors_retention_days: int = _setting(
+        90,
+        parsing.whole_above_zero,
+        "Days after which an error that was not seen again is forgotten, and whom it met.",
+    )
     users: parsing.Users | None = _setting(
         None,
         parsing.users,

@@ -18,6 +18,7 @@ from pbmon.spool.entries import (
     Consent,
     Event,
     Exposure,
+    Failure,
     Feedback,
     Link,
     Transaction,
@@ -166,6 +167,19 @@ def test_exposures_come_back(exposure):
     found = decode(encode(exposure))
     assert type(found) is Exposure
     assert found == tuple(kept(value) for value in exposure)
+
+
+ids = st.text("0123456789abcdef", min_size=32, max_size=32)
+
+
+@patiently(max_examples=200)
+@given(st.builds(Failure, st.integers(0, 2**62), ids, texts, texts, st.integers(1, 10**9),
+                 st.booleans(), st.none() | texts, st.none() | texts, st.none() | texts,
+                 st.none() | texts, st.none() | texts, st.none() | ids))  # fmt: skip
+def test_failures_come_back(failure):
+    found = decode(encode(failure))
+    assert type(found) is Failure
+    assert found == tuple(kept(value) for value in failure)
 
 
 answers = st.builds(
@@ -317,7 +331,7 @@ def test_any_bytes_are_an_item_or_unreadable(payload):
         found = decode(payload)
     except UnreadableError:
         return
-    assert type(found) in (Event, Link, Consent, Transaction, Exposure, Feedback)
+    assert type(found) in (Event, Link, Consent, Transaction, Exposure, Feedback, Failure)
 
 
 @patiently(max_examples=300)

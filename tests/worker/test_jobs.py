@@ -88,7 +88,7 @@ def test_the_leader_does_what_is_due_once(url):
     leader = Leader(url, kept, [])
     assert leader.lead()
     leader.do_jobs()
-    assert set(leader.succeeded_at) == {"growth", "months", "retention"}
+    assert set(leader.succeeded_at) == {"errors", "growth", "months", "retention"}
     assert times(url) == [NOON]
     before = dict(leader.succeeded_at)
     leader._jobs_at_s = 0.0
@@ -107,7 +107,7 @@ def test_an_application_changes_no_schema_of_postgresql(url):
     runs.is_postgresql = True
     now = dt.datetime(2026, 11, 25, 12, tzinfo=dt.timezone.utc)
     done = jobs.run_due(runs, resolved(), now, may_change_schema=False)
-    assert done == [("growth", YESTERDAY)]
+    assert done == [("errors", TODAY), ("growth", YESTERDAY)]
     done = jobs.run_due(runs, resolved(), now, may_change_schema=True)
     assert done == [("months", TODAY), ("retention", TODAY)]
 

@@ -149,6 +149,7 @@ _MAX_EXPONENT = 8
 _NUL = rb"\u0000"
 # Behind an even number of backslashes: another one would make it a text of six characters.
 _NUL_ESCAPED = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
+_ID = re.compile("[0-9a-f]{32}")
 _read = json.JSONDecoder().raw_decode
 
 
@@ -234,6 +235,8 @@ def decode(payload: bytes) -> Entry:
         entry: Entry = made(*array[1 : len(made._fields) + 1])
         if isinstance(entry, Transaction) and not _is_sound(entry):
             raise UnreadableError("no transaction")
+        if isinstance(entry, Failure) and not _is_whole(entry):
+            raise UnreadableError("no failure")
     except (ValueError, LookupError, TypeError, RecursionError):
         raise UnreadableError("no item that this version knows") from None
     return entry
@@ -252,4 +255,19 @@ def _is_sound(entry: Transaction) -> bool:
         and entry.status in _STATUSES[entry.kind]
         and (entry.amount_minor >= 0 or entry.kind == "adjustment")
         and 0 <= entry.exponent <= _MAX_EXPONENT
+    )
+
+
+def _is_whole(entry: Failure) -> bool:
+    """Whether it can be counted."""
+    ids = (entry.fingerprint, *((entry.trace_id,) if entry.trace_id is not None else ()))
+    texts = (entry.route, entry.release, entry.frames, entry.user_id, entry.session_id)
+    return (
+        all(isinstance(each, str) and _ID.fullmatch(each) for each in ids)
+        and isinstance(entry.error_type, str)
+        and isinstance(entry.place, str)
+        and all(each is None or isinstance(each, str) for each in texts)
+        and type(entry.occurred_at) is int
+        and type(entry.errors) is int
+        and entry.errors > 0
     )

@@ -24,6 +24,7 @@ from pbmon.spool.entries import (
     Consent,
     Event,
     Exposure,
+    Failure,
     Feedback,
     Link,
     Transaction,
@@ -33,6 +34,7 @@ from pbmon.spool.entries import (
 from pbmon.spool.ledger import Position
 from pbmon.store import schema
 from pbmon.store.engine import reading
+from pbmon.store.errors import Errors
 from pbmon.store.events import Events
 from pbmon.store.exposures import Exposures
 from pbmon.store.feedback import FeedbackBook
@@ -305,6 +307,7 @@ BOOKS: Mapping[type, Callable[[Batch], Book]] = {
     Transaction: Ledger,
     Exposure: Exposures,
     Feedback: FeedbackBook,
+    Failure: Errors,
 }
 """Kind of entry → what keeps it, in the order in which they write."""
 

@@ -61,6 +61,13 @@ def _retention(connection: Any, settings: Settings, day: dt.date) -> None:
     alerts.forget(connection, schema.now() - _ALERTS_KEPT)
 
 
+def _errors(connection: Any, settings: Settings, day: dt.date) -> None:
+    from pbmon.store import errors, schema
+
+    oldest = day - dt.timedelta(days=settings.errors_retention_days)
+    errors.forget(connection, schema.micros(oldest), schema.now() - schema.DAY)
+
+
 def _months(connection: Any, _settings: Settings, day: dt.date) -> None:
     from pbmon.store import schema
 
@@ -79,6 +86,7 @@ JOBS = {
             _retention,
             changes_schema=True,  # a month is a partition, which is dropped
         ),
+        Job("errors", "delete errors that were not seen for errors_retention_days", _errors),
         Job(
             "growth",
             "take the growth figures of a day that is over, by activity",
