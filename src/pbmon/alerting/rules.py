@@ -80,7 +80,7 @@ class Known(NamedTuple):
 
 class Counted(NamedTuple):
     """What there is of a fingerprint in the window that ends now. late_at: the end of the newest
-    earlier window that was beyond the rule, among those that may open an alert."""
+    earlier window that was beyond the rule, among those from judged_from() on."""
 
     errors: int
     people: int
@@ -91,9 +91,9 @@ class Step(Enum):
     NOTHING = "nothing"
     OPEN = "open"
     KEEP = "keep"
-    """It is open, and beyond its rule now."""
+    """It is open, and was beyond its rule later than was known."""
     WAIT = "wait"
-    """It is open, and not beyond it now: perhaps it is over."""
+    """It is open, and perhaps over."""
     RESOLVE = "resolve"
 
 
@@ -101,18 +101,21 @@ def decide(rule: Rule, now: int, counted: Counted, known: Known | None) -> Step:
     """What is to be done about a fingerprint. now: µs."""
     is_beyond = rule.is_beyond(counted.errors, counted.people)
     if known is not None and known.resolved_at is None:
-        if is_beyond:
-            return Step.KEEP
-        return Step.RESOLVE if now - known.last_at >= rule.quiet else Step.WAIT
-    if now < opens_from(rule, now, known):
+        last_at = max(known.last_at, counted.late_at or 0)
+        if not is_beyond and now - last_at >= rule.quiet:
+            return Step.RESOLVE
+        return Step.KEEP if is_beyond or last_at > known.last_at else Step.WAIT
+    if now < judged_from(rule, now, known):
         return Step.NOTHING
     return Step.OPEN if is_beyond or counted.late_at is not None else Step.NOTHING
 
 
-def opens_from(rule: Rule, now: int, known: Known | None) -> int:
-    """A window that ends before this time opens no alert."""
-    if known is None or known.resolved_at is None:
+def judged_from(rule: Rule, now: int, known: Known | None) -> int:
+    """A window that ends before this time changes nothing any more."""
+    if known is None:
         return now - LATE
+    if known.resolved_at is None:
+        return max(now - LATE, known.last_at)
     return max(now - LATE, known.resolved_at + int(rule.cooldown_s * SECOND))
 
 
@@ -125,10 +128,11 @@ def newest_beyond(
         return None
     found: int | None = None
     most = 0
-    last = now // SLOT
     # A window that ends within the first slot may end before `begin` says: the next one is whole.
-    for end in range(-(-begin // SLOT), last + 1):
-        count = sum(slots.get(slot * SLOT, 0) for slot in range(end - rule.width + 1, end + 1))
+    first, last = -(-begin // SLOT), now // SLOT
+    count = sum(slots.get(slot * SLOT, 0) for slot in range(first - rule.width, first))
+    for end in range(first, last + 1):
+        count += slots.get(end * SLOT, 0) - slots.get((end - rule.width) * SLOT, 0)
         if count > rule.errors:
             found = min(end * SLOT + SLOT, now)
             most = max(most, count)

@@ -20,8 +20,8 @@ from pbmon.alerting.rules import (
     Rule,
     Step,
     decide,
+    judged_from,
     newest_beyond,
-    opens_from,
 )
 from pbmon.runtime import Figure
 from pbmon.store import schema
@@ -197,10 +197,9 @@ class Judge:
         asked = {
             each.fingerprint: each
             for each in cases
-            if each.alert_id is None
-            and each.rule.errors is not None
+            if each.rule.errors is not None
             and each.errors <= each.rule.errors < each.all_errors
-            and opens_from(each.rule, now, each.known) <= now
+            and judged_from(each.rule, now, each.known) <= now
         }
         first = self._choices.rule.first_slot(now) - LATE
         slots: dict[bytes, dict[int, int]] = {}
@@ -215,7 +214,7 @@ class Judge:
             beyond = newest_beyond(
                 each.rule,
                 slots.get(fingerprint, {}),
-                opens_from(each.rule, now, each.known),
+                judged_from(each.rule, now, each.known),
                 now,
             )
             if beyond is not None:
@@ -241,11 +240,23 @@ class Judge:
                 changes += self._resolve(connection, now, each)
             else:
                 if each.step is Step.KEEP:
-                    kept.append({"key": each.case.alert_id, "errors": each.most, "people": met})
+                    kept.append(
+                        {
+                            "key": each.case.alert_id,
+                            "at": self._last_at(each, met, now),
+                            "errors": each.most,
+                            "people": met,
+                        }
+                    )
                 self._repeat(connection, now, each)
         if kept:
-            connection.execute(_keep(now), kept)
+            connection.execute(_KEEP, kept)
         return changes
+
+    def _last_at(self, each: _Decision, people: int, now: int) -> int:
+        """When it was last beyond its rule."""
+        is_now = each.case.rule.is_beyond(each.case.errors, people)
+        return now if is_now or each.counted.late_at is None else each.counted.late_at
 
     def _open(
         self, connection: Connection, now: int, each: _Decision, people: int
@@ -258,7 +269,7 @@ class Judge:
             "fingerprint": each.case.fingerprint,
             "about": about,
             "opened_at": now,
-            "last_at": now if each.counted.late_at is None else each.counted.late_at,
+            "last_at": self._last_at(each, people, now),
             "errors": each.most,
             "people": people,
         }
@@ -344,17 +355,17 @@ class Judge:
 _UNFINISHED = and_(alert_notifications.c.sent_at.is_(None), alert_notifications.c.died_at.is_(None))
 
 
-def _keep(now: int) -> Any:
-    def most(name: str) -> Any:
-        column = alerts.c[name]
-        value: Any = bindparam(name)
-        return case((column < value, value), else_=column)
+def _most(name: str) -> Any:
+    column = alerts.c[name]
+    value: Any = bindparam(name)
+    return case((column < value, value), else_=column)
 
-    return (
-        alerts.update()
-        .where(alerts.c.alert_id == bindparam("key"))
-        .values(last_at=now, errors=most("errors"), people=most("people"))
-    )
+
+_KEEP = (
+    alerts.update()
+    .where(alerts.c.alert_id == bindparam("key"))
+    .values(last_at=bindparam("at"), errors=_most("errors"), people=_most("people"))
+)
 
 
 def _people(connection: Connection, cases: Sequence[_Case], now: int) -> dict[bytes, int]:

@@ -163,6 +163,25 @@ class Notifications:
 
         return asking(ask)
 
+    def last_fault(self) -> str:
+        """Of what was not sent: `team: connection refused`; an empty text where there is none."""
+
+        def ask() -> str:
+            query = (
+                select(alert_notifications.c.sink, alert_notifications.c.fault)
+                .where(
+                    alert_notifications.c.sent_at.is_(None),
+                    alert_notifications.c.fault.is_not(None),
+                )
+                .order_by(alert_notifications.c.made_at.desc())
+                .limit(1)
+            )
+            with reading(self._engine).connect() as connection:
+                row = connection.execute(query).first()
+            return "" if row is None else f"{row.sink}: {row.fault}"
+
+        return asking(ask)
+
     def close(self) -> None:
         self._engine.dispose()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pbmon import signals
-from pbmon.alerting.choices import AlertChoices, SinkChoice, scheme
+from pbmon.alerting.choices import AlertChoices, SinkChoice, is_place, scheme
 from pbmon.outbound import secret_of
 
 if TYPE_CHECKING:
@@ -61,6 +61,11 @@ def kind_of(url: str) -> str:
         return "apprise"
     host = urlsplit(url).hostname or ""
     return "apprise" if host.endswith(_CHATS) else "webhook"
+
+
+def is_secret(choice: SinkChoice) -> bool:
+    """Whether what stands in the settings lets others send as well: all but a plain webhook."""
+    return choice.secret is not None or is_place(choice.url) or kind_of(choice.url) != "webhook"
 
 
 def makers(choices: AlertChoices) -> Mapping[str, Callable[[], Sink]]:
