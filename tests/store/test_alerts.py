@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from sqlalchemy import func, select, text
+from sqlalchemy.exc import IntegrityError
 
 from pbmon import catalog
 from pbmon.alerting.notices import FIRING, RESOLVED
@@ -197,6 +198,44 @@ def test_a_claim_is_its_senders_until_the_lease_is_over(desk, quick_url):
     assert made.book.status().waiting[0].fault is None
     made.book.note_sent("team", first.notice)
     assert made.book.status().waiting == []
+
+
+def test_so_many_are_opened_at_once_the_largest_first(desk, quick_url, monkeypatch):
+    monkeypatch.setattr(module, "_OPENED_AT_ONCE", 1)
+    made = desk()
+    fail(quick_url, *ELEVEN)
+    more(quick_url, *[200] * 30, key="01" * 16)
+    assert [made.look(205 + n) for n in range(3)] == [["open"], ["open"], []]
+    small, large = made.book.status().open[::-1][1], made.book.status().open[::-1][0]
+    assert (large.errors, small.errors) == (30, 11)
+
+
+def test_who_comes_in_between_has_it_alone(desk, quick_url, monkeypatch):
+    made, other = desk(), desk()
+    fail(quick_url, *ELEVEN)
+    made.look(205)
+    other.clock.at = 205
+    begin, theirs = made.book._engine.begin, []
+
+    def claimed_meanwhile():
+        theirs.append(other.book.claim("team"))
+        return begin()
+
+    monkeypatch.setattr(made.book._engine, "begin", claimed_meanwhile)
+    assert made.book.claim("team") is None
+    assert theirs[0].attempt == 1
+
+
+def test_the_store_itself_lets_an_alert_open_once(desk, quick_url):
+    made = desk()
+    fail(quick_url, *ELEVEN)
+    made.look(205)
+    engine = open_engine(quick_url)
+    with engine.connect() as connection:
+        row = dict(connection.execute(tables.alerts.select()).mappings().one())
+        with pytest.raises(IntegrityError):
+            connection.execute(tables.alerts.insert(), {**row, "alert_id": bytes(16)})
+    engine.dispose()
 
 
 def test_what_could_not_be_sent_for_a_day_is_given_up(desk, quick_url):

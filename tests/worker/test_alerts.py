@@ -104,6 +104,8 @@ def test_a_message_that_is_refused_for_itself_keeps_no_other_waiting(watch, url)
     fail(url, *ELEVEN, key="01" * 16, source="2-b")
     with Receiver(Answer(400)) as receiver:
         made = watch(receiver)
+        made.go_on(200)
+        assert (len(receiver.requests), receiver.states) == (2, ["firing"])
         made.go_on(215)
     assert receiver.states == ["firing", "firing"]
     assert len(receiver.requests) == 3

@@ -44,6 +44,8 @@ Clock = Callable[["Connection"], int]
 
 _LOCK = 0x70626D6F6E41  # "pbmonA": of pg_advisory_xact_lock
 _AT_ONCE = 500
+_OPENED_AT_ONCE = 100
+"""By one look: in SQLite nobody else writes meanwhile."""
 
 
 class Change(NamedTuple):
@@ -119,7 +121,10 @@ class Judge:
             step = decide(each.rule, now, counted, each.known)
             if step not in (Step.NOTHING, Step.WAIT) or self._is_repeat_due(each, now):
                 made.append(_Decision(each, step, counted, max(most, each.errors)))
-        return made
+        opened = [each for each in made if each.step is Step.OPEN]
+        opened.sort(key=lambda each: each.most, reverse=True)
+        left = {each.case.fingerprint for each in opened[_OPENED_AT_ONCE:]}  # to the next look
+        return [each for each in made if each.case.fingerprint not in left]
 
     def _cases(self, connection: Connection, now: int, *, late: bool) -> list[_Case]:
         """Fingerprints with an alert that is open, or with errors enough for one."""
