@@ -45,9 +45,10 @@ format: $(VENV)/.test ## rewrite the sources as ruff wants them
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
 
-bench: $(VENV)/.bench $(VENV)/.pbmon ## what a request and an event cost, beside their peers (ARGS='--rounds 5')
+bench: $(VENV)/.bench $(VENV)/.pbmon ## what a request, an event and an error cost, beside their peers (ARGS='--rounds 5')
 	@$(PY) -m benchmarks.http_cost $(ARGS)
 	@$(PY) -m benchmarks.events $(ARGS)
+	@$(PY) -m benchmarks.errors $(ARGS)
 
 scale: $(VENV)/.bench $(VENV)/.pbmon ## the store at 10^5 to 10^7 events (ARGS='--rows 1e5'; needs 10 GB, PostgreSQL)
 	@$(PY) -m benchmarks.store --write docs/performance.md $(ARGS)

@@ -148,9 +148,10 @@ EXTRAS = (
     ("`alerts`", "apprise, for sinks of [alerts](alerts.md) beside webhooks and PagerDuty."),
     ("`openfeature`", "`pbmon.OpenFeatureHook`: see [experiments](experiments.md)."),
     ("`upstream`", "OpenTelemetry's own instrumentation of ASGI and psycopg2: mode `upstream`."),
+    ("`sentry`", "`track_error()` tells Sentry too: see [errors](errors.md#sentry)."),
     *(
         (f"`{name}`", "Nothing yet; the name is kept for what comes.")
-        for name in ("scheduler", "sentry", "report")
+        for name in ("scheduler", "report")
     ),
 )
 

@@ -55,7 +55,9 @@ def test_entry_points(group, target):
     assert found.load() is target
 
 
-OWN = {"uvicorn", "gunicorn", "hypercorn", "granian", "multiprocessing"}
+OWN = {
+    "uvicorn", "gunicorn", "hypercorn", "granian", "multiprocessing", "unhandled", "apscheduler",
+}  # fmt: skip
 """Hooks on what upstream has no instrumentor for."""
 
 
@@ -106,6 +108,8 @@ def test_a_script_under_the_launcher_is_observed():
                 "hypercorn": "waiting",
                 "granian": "waiting",
                 "multiprocessing": "waiting",
+                "unhandled": "active",
+                "apscheduler": "waiting",
                 "fastapi": "waiting",
                 "django": "waiting",
             },

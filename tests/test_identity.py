@@ -22,7 +22,7 @@ import pbmon
 from pbmon import identity, signals
 from pbmon.identity import current, in_cookie, in_header, user_of
 from pbmon.runtime import active
-from pbmon.spool.entries import Link
+from pbmon.spool.entries import Event, Link
 from pbmon.testing import capture
 from tests.hooks.recorder import scope
 
@@ -532,7 +532,8 @@ def fetch(app, *requests):
 
 
 def people(seen):
-    return [(entry.name, entry.user_id, entry.session_id) for entry in seen.entries]
+    events = [entry for entry in seen.entries if isinstance(entry, Event)]
+    return [(entry.name, entry.user_id, entry.session_id) for entry in events]
 
 
 def test_what_is_tracked_in_a_request_and_behind_it_is_its_users():

@@ -239,7 +239,10 @@ def test_a_failing_provider_leaves_the_application_running():
 @pytest.mark.parametrize(
     ("hooks", "line"),
     [
-        ({"psycop2": "off"}, "setting hooks names psycop2, which is no hook; there are django"),
+        (
+            {"psycop2": "off"},
+            "setting hooks names psycop2, which is no hook; there are apsched",
+        ),
         ({"sqlite3": "upstream"}, "hook sqlite3: there is no upstream mode for it"),
     ],
 )

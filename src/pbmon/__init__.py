@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pbmon.budgets import Budget as Budget
     from pbmon.business.consent import consent as consent
+    from pbmon.business.error_middleware import error_middleware as error_middleware
+    from pbmon.business.errors import error_summary as error_summary
+    from pbmon.business.errors import track_error as track_error
     from pbmon.business.events import identify as identify
     from pbmon.business.events import track as track
     from pbmon.business.experiments import experiment as experiment
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from pbmon.business.revenue_metrics import RevenueMetrics as RevenueMetrics
     from pbmon.business.revenue_metrics import revenue_metrics as revenue_metrics
     from pbmon.catalog import VERSION as __version__  # noqa: F401, N811
+    from pbmon.errors import ErrorSummary as ErrorSummary
     from pbmon.growth import Cohort as Cohort
     from pbmon.growth import FeatureAdoption as FeatureAdoption
     from pbmon.growth import FunnelStep as FunnelStep
@@ -50,6 +54,7 @@ _NAMES = {
     "Accepted": "pbmon.runtime:Accepted",
     "Budget": "pbmon.budgets:Budget",
     "Cohort": "pbmon.growth:Cohort",
+    "ErrorSummary": "pbmon.errors:ErrorSummary",
     "FeatureAdoption": "pbmon.growth:FeatureAdoption",
     "FunnelStep": "pbmon.growth:FunnelStep",
     "Refused": "pbmon.runtime:Refused",
@@ -62,6 +67,8 @@ _NAMES = {
     "configure": "pbmon.wiring:configure",
     "consent": "pbmon.business.consent:consent",
     "context": "pbmon.identity:context",
+    "error_middleware": "pbmon.business.error_middleware:error_middleware",
+    "error_summary": "pbmon.business.errors:error_summary",
     "experiment": "pbmon.business.experiments:experiment",
     "experiment_report": "pbmon.business.experiments:experiment_report",
     "expose": "pbmon.business.experiments:expose",
@@ -78,6 +85,7 @@ _NAMES = {
     "track": "pbmon.business.events:track",
     "track_adjustment": "pbmon.business.revenue:track_adjustment",
     "track_chargeback": "pbmon.business.revenue:track_chargeback",
+    "track_error": "pbmon.business.errors:track_error",
     "track_feature": "pbmon.business.features:track_feature",
     "track_refund": "pbmon.business.revenue:track_refund",
     "track_revenue": "pbmon.business.revenue:track_revenue",

@@ -12,7 +12,7 @@ from contextvars import ContextVar, Token
 from typing import Any, NamedTuple, Protocol
 
 from pbmon import signals
-from pbmon.runtime import Scope, active
+from pbmon.runtime import RECORD, Scope, active
 
 Finder = Callable[[Scope], Any]
 """From a scope to an id; None where it says nothing."""
@@ -84,7 +84,9 @@ class Person(Protocol):
 class Identity:
     """What is known of one request. user_id, session_id: the application's own ids."""
 
-    __slots__ = ("_scope", "noted", "person", "request", "segments", "session_id", "user_id")
+    __slots__ = (
+        "_route", "_scope", "noted", "person", "request", "segments", "session_id", "user_id",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -100,6 +102,18 @@ class Identity:
         self.noted: Mapping[str, str] | None = None
         """Of the whole: segments of its user, as far as any part of it has said them."""
         self._scope = scope
+        self._route: Any = scope.get(RECORD) if scope is not None else None
+        """The record of the request, which knows its route; or the route itself."""
+
+    @property
+    def route(self) -> str | None:
+        """The template, as far as it is known by now."""
+        found: str | None = getattr(self._route, "route", self._route)
+        return found
+
+    @route.setter
+    def route(self, template: str) -> None:
+        self._route = template
 
     def resolve(self) -> None:
         """Find what the request says of itself by now; whoever logs in is found later."""
@@ -134,6 +148,7 @@ class Identity:
         if self.person is not None:
             self.resolve()
             self.person = None  # it may hold all of the request
+        self._route = self.route
         scope = self._scope
         if scope is not None:
             self._scope = {name: scope[name] for name in _KEPT if name in scope}
@@ -162,6 +177,19 @@ def noted() -> Mapping[str, str] | None:
     """Segments of the user of this context's request, as far as any part of it has said them."""
     found = _current.get()
     return (found.request or found).noted if found is not None else None
+
+
+def route() -> str | None:
+    """The template of the request in whose context this is called, as far as it is known."""
+    found = _current.get()
+    return (found.request or found).route if found is not None else None
+
+
+def note_route(template: str) -> None:
+    """In a request that has no record: this is its route."""
+    found = _current.get()
+    if found is not None:
+        (found.request or found).route = template
 
 
 class Begun(NamedTuple):

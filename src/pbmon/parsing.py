@@ -18,8 +18,8 @@ from pbmon import money, privacy
 from pbmon.budgets import Budget, Budgets, parse_budget, seconds
 from pbmon.experiments import MAX_EXPERIMENTS, Experiment, is_name, parse_experiment
 from pbmon.money import Rates
+from pbmon.peers import Network
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Mode = Literal["pbmon", "upstream", "off"]
 
 MAX_RELEASE = 100
@@ -57,6 +57,14 @@ def release(value: Any) -> str:
     if not name.isprintable() or len(name) > MAX_RELEASE:
         raise ValueError(f"{name!r} is not 1 to {MAX_RELEASE} printable characters")
     return name
+
+
+def header_name(value: Any) -> str:
+    """In lower case, as ASGI has it."""
+    name = text(value)
+    if not re.fullmatch("[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", name):
+        raise ValueError(f"{name!r} is no name of a header, such as x-request-id")
+    return name.lower()
 
 
 def above_zero(value: Any) -> float:

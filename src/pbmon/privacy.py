@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hmac
 import re
+from collections import deque
 from collections.abc import Collection, Sequence
 from fractions import Fraction
 from types import TracebackType
@@ -62,12 +63,16 @@ def frames(trace: TracebackType | None, limit: int = 32) -> str:
 
     The exception's message, source lines and locals are left out: they carry people's data.
     """
-    lines: list[str] = []
+    innermost: deque[TracebackType] = deque(maxlen=limit)
     while trace is not None:
-        code = trace.tb_frame.f_code
-        lines.append(f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}")
+        innermost.append(trace)
         trace = trace.tb_next
-    return "\n".join(map(escape, lines[-limit:]))
+    return "\n".join(map(_frame, innermost))
+
+
+def _frame(trace: TracebackType) -> str:
+    code = trace.tb_frame.f_code
+    return escape(f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}")
 
 
 def escape(text: str) -> str:

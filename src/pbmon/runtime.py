@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 from pbmon.catalog import Metric
+from pbmon.errors import ErrorSummary
 from pbmon.experiments import Exposed
 from pbmon.growth import Cohort, FeatureAdoption, FunnelStep, UserGrowth
 from pbmon.settings import Settings
@@ -197,6 +198,21 @@ class FeedbackSink(Protocol):
         """Raises business.refusals.RefusalError for a wrong value."""
 
 
+class ErrorSink(Protocol):
+    """Where hooks and sinks report exceptions, and track_error(). One that passes in several places
+    of a request, or outside of any, counts once. Nothing here raises."""
+
+    def seen(self, error: BaseException, *, route: str | None = None, trace_id: int = 0) -> None:
+        """Nobody handled it; one that is no failure may come too. route, trace_id: of the request
+        whose it is; if left out, of the current one."""
+
+    def track(self, error: BaseException, user_id: str | None) -> Verdict:
+        """The application handled it. user_id: whom it met; none: the user of the request."""
+
+    def write_sums(self) -> None:
+        """Write down what was only counted so far."""
+
+
 class ExperimentSink(Protocol):
     """Where experiment(), expose() and hooks of feature flags report; the types are checked
     already. An exposure is recorded once for each subject."""
@@ -265,6 +281,9 @@ class Reader(Protocol):
 
     def exposed(self, key: str, goal: str, window_s: float | None) -> Exposed:
         """An experiment's people by their first variant, and who of them did `goal` after it."""
+
+    def errors(self, limit: int, since: int | None, release: str | None) -> list[ErrorSummary]:
+        """The most frequent ones; release: counting this one alone."""
 
 
 def _no_reader() -> Reader:
@@ -342,6 +361,17 @@ class _NoQueries:
         return None
 
 
+class _NoErrors:
+    def seen(self, error: BaseException, *, route: str | None = None, trace_id: int = 0) -> None:
+        return None
+
+    def track(self, error: BaseException, user_id: str | None) -> Verdict:
+        return NOT_CONFIGURED
+
+    def write_sums(self) -> None:
+        return None
+
+
 @dataclass(slots=True)
 class HookState:
     """What became of one hook, for the start line and `pbmon doctor`."""
@@ -360,6 +390,7 @@ class Runtime:
     settings: Settings = field(default_factory=Settings)
     requests: RequestSink = field(default_factory=_NoRequests)
     queries: QuerySink = field(default_factory=_NoQueries)
+    errors: ErrorSink = field(default_factory=_NoErrors)
     revenue: RevenueSink | None = None
     features: FeatureSink | None = None
     events: EventSink | None = None

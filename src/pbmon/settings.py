@@ -28,7 +28,8 @@ from pbmon.alerting.choices import AlertChoices
 from pbmon.budgets import Budgets
 from pbmon.experiments import Experiment
 from pbmon.money import Rates
-from pbmon.parsing import Mode, Network
+from pbmon.parsing import Mode
+from pbmon.peers import Network
 
 PREFIX = "PBMON_"
 CONFIG_VARIABLE = "PBMON_CONFIG"
@@ -269,6 +270,12 @@ class Settings:
         parsing.whole_above_zero,
         "Days after which it is forgotten on which days people were active, 61 at least for exact "
         "growth figures. Unset: never.",
+    )
+    request_id_header: str = _setting(
+        "x-request-id",
+        parsing.header_name,
+        "Header that names a request: error_middleware() believes it of `trusted_peers`, and sends "
+        "it with its answer.",
     )
     error_monitor: bool = _setting(
         True,

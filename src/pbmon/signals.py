@@ -60,6 +60,8 @@ def failed(what: str, error: Exception) -> None:
     """guard()'s verdict, for hot paths that spell out the `try` themselves."""
     if reraise:
         raise error
+    # What the application raised, and is being handled, is not ours to show.
+    error.__suppress_context__ = True
     tell(
         f"{what}:{type(error).__name__}",
         "pbmon: %s failed with %s; the application is not affected. Please report it.",

@@ -18,6 +18,7 @@ from typing import Any
 from opentelemetry import metrics, trace
 
 from pbmon import catalog, endings, identity, privacy, runtime, settings, signals
+from pbmon.business.errors import ErrorMonitor
 from pbmon.business.events import Events
 from pbmon.business.experiments import Experiments
 from pbmon.business.features import FeatureUsage
@@ -101,6 +102,7 @@ def _start(resolved: settings.Settings) -> None:
         worker.intake,
     )
     _parts.update(parts)
+    worker.every_second = parts["errors"].write_sums
     active.event_totals = worker.totals
     worker.install(meter)
     _parts["providers"].accounts.install(meter)
@@ -182,16 +184,18 @@ def install_sinks(
     cashbook = Cashbook(resolved, intake)
     experiments = Experiments(resolved, meter, intake)
     feedback = Responses(resolved, meter, intake)
+    errors = ErrorMonitor(resolved, meter, intake, lambda: providers.release(active.settings))
     _find_people(resolved)
     active.requests, active.queries, active.features = requests, queries, features
     active.events, active.experiments = events, experiments
-    active.revenue, active.feedback = cashbook, feedback
+    active.revenue, active.feedback, active.errors = cashbook, feedback, errors
     active.refusals = Refusals(meter).count
     active.open_websockets = lambda: requests.open_websockets
     active.watch_loop = LoopLag(meter).watch
     return {
         "requests": requests, "queries": queries, "labels": labels, "features": features,
         "events": events, "cashbook": cashbook, "experiments": experiments, "feedback": feedback,
+        "errors": errors,
     }  # fmt: skip
 
 
@@ -283,9 +287,11 @@ def flush(timeout_s: float = 5.0, *, durable: bool = False) -> bool:
     if durable:
         if _worker is None:
             return True
+        active.errors.write_sums()
         synced = _worker.sync()
         wait([synced], timeout_s)
         return synced.done() and synced.result()
+    active.errors.write_sums()
     stored = _worker is None or _worker.finish(timeout_s)
     built = _providers()
     return (built.flush(timeout_s) if built is not None else True) and stored
@@ -303,6 +309,8 @@ async def aflush(timeout_s: float = 5.0, *, durable: bool = True) -> bool:
     """
     if durable and _worker is None:
         return True
+    if durable:
+        active.errors.write_sums()
     asked = _worker.sync() if durable and _worker is not None else _flushes.join(timeout_s)
     joined = asyncio.wrap_future(asked)
     await asyncio.wait([joined], timeout=timeout_s)
@@ -323,6 +331,7 @@ def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
 
     Called by itself at exit. True if all of it was handed over.
     """
+    active.errors.write_sums()
     if _worker is not None:
         _worker.close(timeout_s / 2)
     built = _providers()
@@ -330,7 +339,9 @@ def shutdown(timeout_s: float = EXIT_TIMEOUT_S) -> bool:
 
 
 def _providers() -> Providers | None:
-    """What there is to flush, once statements whose cursors are gone have been counted."""
+    """What there is to flush, once statements whose cursors are gone have been counted, and what
+    errors are only counted is written down."""
+    active.errors.write_sums()
     with signals.guard("ending abandoned statements"):
         dbapi.end_abandoned()
     built: Providers | None = _parts.get("providers")

@@ -397,6 +397,20 @@ def test_track_knows_who(ask):
     assert (event.name, event.user_id, len(event.session_id)) == ("bought", "1", 32)
 
 
+# --- errors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["asgi", "wsgi"])
+def test_an_error_counts_once_with_its_route_and_404_is_none(asgi, wsgi, how):
+    with capture() as seen, asking({"asgi": asgi, "wsgi": wsgi}[how], how) as asked:
+        assert asked("/broken").status_code == 500
+        assert asked("/nowhere").status_code == 404
+    (entry,) = seen.entries
+    assert (entry.route, entry.errors, entry.handled) == ("/broken", 1, False)
+    assert entry.place == "tests.hooks.django_site:broken"
+    assert sum(seen.metrics["pbmon.errors"].values()) == 1
+
+
 # --- whatever happens to us ---------------------------------------------------------------------
 
 

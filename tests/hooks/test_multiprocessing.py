@@ -24,6 +24,11 @@ PROGRAM = textwrap.dedent("""
     def name():
         return "main" if multiprocessing.parent_process() is None else "child"
 
+    class Errors:
+        def seen(self, error):
+            note(name(), "error", type(error).__name__)
+
+    runtime.active.errors = Errors()
     runtime.active.flush = lambda timeout_s: note(name(), "flush", timeout_s > 0)
     MultiprocessingHook().instrument(skip_dep_check=True)
     atexit.register(lambda: note(name(), "atexit"))
@@ -38,6 +43,13 @@ PROGRAM = textwrap.dedent("""
         if what == "hang":
             time.sleep(60)
 
+    def start_in_except(process):
+        # A forked process has the exception that its parent handles as well.
+        try:
+            raise LookupError
+        except LookupError:
+            process.start()
+
     if __name__ == "__main__":
         how, what = sys.argv[1:]
         context = multiprocessing.get_context(None if how == "default" else how)
@@ -47,7 +59,7 @@ PROGRAM = textwrap.dedent("""
                 pool.submit(work, "return").result()
             sys.exit(0)
         process = start(target=work, args=(what,))
-        process.start()
+        start_in_except(process)
         if what == "hang":
             while not (os.path.exists(os.environ["OUT"]) and os.path.getsize(os.environ["OUT"])):
                 time.sleep(0.01)
@@ -78,8 +90,10 @@ def ended(tmp_path, how, what):
 def test_each_process_flushes_or_runs_its_atexit(tmp_path, how, what, status):
     code, seen = ended(tmp_path, how, what)
     assert code == status
-    works, end = seen["child"]
+    works, *errors, end = seen["child"]
     assert works == "works"
+    assert errors == (["error"] if what == "raise" else [])
+    assert "error" not in seen["main"]
     # Python 3.13 lets a forkserver's process run its atexit too.
     assert end in {"fork": ["flush"], "spawn": ["atexit"]}.get(how, ["flush", "atexit"])
     assert "flush" not in seen["main"]

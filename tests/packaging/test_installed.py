@@ -12,8 +12,8 @@ ENTRY_POINTS = {
     "opentelemetry_configurator": {"pbmon"},
     "opentelemetry_distro": {"pbmon"},
     "opentelemetry_instrumentor": {
-        "django", "fastapi", "granian", "gunicorn", "hypercorn", "multiprocessing", "psycopg2",
-        "sqlite3", "starlette", "uvicorn",
+        "apscheduler", "django", "fastapi", "granian", "gunicorn", "hypercorn", "multiprocessing",
+        "psycopg2", "sqlite3", "starlette", "unhandled", "uvicorn",
     },
     "opentelemetry_pre_instrument": {"pbmon"},
     "pytest11": {"pbmon"},

@@ -89,6 +89,10 @@ def test_an_exception_of_the_application(seen):
     assert "a secret" not in str(span.events)
     assert seen.logs[-1].fields["code"] is None
     assert seen.logs[-1].message.endswith(" code=-")
+    (entry,) = seen.entries
+    assert (entry.error_type, entry.route, entry.trace_id) == (
+        "KeyError", "/ws/{room}", span.trace_id,
+    )  # fmt: skip
 
 
 def test_an_exception_before_the_handshake(seen):
@@ -104,6 +108,7 @@ def test_cancelled_is_no_error(seen):
     record.failed(asyncio.CancelledError())
     record.closed()
     assert (seen.spans[0].status, seen.spans[0].events) == ("UNSET", ())
+    assert seen.entries == []
 
 
 def test_no_route_no_attribute(seen):

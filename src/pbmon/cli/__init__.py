@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from importlib import import_module, metadata
 
 COMMANDS = (
-    "alerts", "dashboards", "delivery", "doctor", "experiment", "reconcile", "report", "run",
-    "store", "worker",
+    "alerts", "dashboards", "delivery", "doctor", "errors", "experiment", "reconcile", "report",
+    "run", "store", "worker",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from pbmon import identity, runtime, signals
+from pbmon.errors import CLIENT_LEFT
 from pbmon.runtime import RECORD, RequestRecord, Scope, WebSocketRecord
 
 Message = MutableMapping[str, Any]
@@ -24,10 +25,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[Any]]
 
 FLUSH_S = 3.0
 """How long a shutdown waits for what is still to be sent; what is left waits on the disk."""
-
-# These only say that the client left, which is not the application's failure. By name, since no
-# framework or server is imported here: Starlette's, uvicorn's, Litestar's.
-_CLIENT_LEFT = frozenset(("ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect"))
 
 _BODIES = ("http.response.body", "http.response.zerocopysend")
 
@@ -97,10 +94,9 @@ def _begin_websocket(scope: Scope) -> WebSocketRecord | None:
 
 
 def _report_failure(record: RequestRecord | WebSocketRecord, error: BaseException) -> None:
-    if type(error).__name__ in _CLIENT_LEFT:
-        return
     try:
-        record.failed(error)
+        if type(error).__name__ not in CLIENT_LEFT:
+            record.failed(error)
     except Exception as ours:
         signals.failed("request hook", ours)
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pbmon import identity, signals
+from pbmon import identity, runtime, signals
 from pbmon.hooks import routes
 from pbmon.hooks.patches import Patch
 from pbmon.hooks.starlette import observing
@@ -70,6 +70,8 @@ def noting_route(resolve: Callable[..., Any]) -> Callable[..., Any]:
             scope = _scope_of(request)
             if scope is not None:
                 routes.set_route(scope, template_of(match.route))
+            else:
+                identity.note_route(template_of(match.route))
         except Exception as error:
             signals.failed("route hook", error)
         return match
@@ -82,9 +84,15 @@ def noting_exception(handle: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(handle)
     def handle_uncaught_exception(request: Any, resolver: Any, exc_info: Any) -> Any:
-        response = handle(request, resolver, exc_info)  # or it is raised, and seen there
+        scope = None
         try:
             scope = _scope_of(request)
+            if scope is None:  # by WSGI, where nothing else sees it
+                runtime.active.errors.seen(exc_info[1])
+        except Exception as error:
+            signals.failed("request hook", error)
+        response = handle(request, resolver, exc_info)  # or it is raised, and seen there
+        try:
             record = None if scope is None else scope.get(RECORD)
             if record is not None:
                 record.failed(exc_info[1])

@@ -1,4 +1,4 @@
-"""multiprocessing: its forked processes end without atexit, so they flush here.
+"""multiprocessing: its forked processes end without atexit, so they flush here; and what ends one.
 
 granian's workers are such, and those of a process pool. A spawned one runs its own atexit.
 """
@@ -23,6 +23,8 @@ def flushing(end: End) -> End:
 
     @functools.wraps(end)
     def patched(*args: Any, **kwargs: Any) -> None:
+        with signals.guard("noting what ends a process"):
+            _note_error()
         try:
             end(*args, **kwargs)
         finally:
@@ -31,6 +33,16 @@ def flushing(end: End) -> End:
                     runtime.active.flush(FLUSH_S)
 
     return patched
+
+
+def _note_error() -> None:
+    """multiprocessing prints what a process raised, and no excepthook hears of it."""
+    error = sys.exc_info()[1]
+    if error is None or isinstance(error, SystemExit) or error.__traceback__ is None:
+        return
+    # A process that is forked in an `except` of its parent has that one's exception as well.
+    if error.__traceback__.tb_frame.f_code.co_name == "_bootstrap":
+        runtime.active.errors.seen(error)
 
 
 def _is_forked() -> bool:

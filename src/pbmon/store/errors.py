@@ -142,7 +142,7 @@ class Errors:
     def _beyond(self, connection: Connection, named: set[bytes]) -> set[bytes]:
         """Those fingerprints for which there is no room any more."""
         known: set[bytes] = set()
-        for some in _chunks(sorted(named)):
+        for some in chunks(sorted(named)):
             query = select(errors.c.fingerprint).where(errors.c.fingerprint.in_(some))
             known.update(map(bytes, connection.execute(query).scalars()))
         fresh = sorted(named - known)
@@ -225,13 +225,13 @@ def _room_for(
     """Those who are known already, and of the others as many as there is room for."""
     known: set[tuple[bytes, bytes]] = set()
     pair = tuple_(error_people.c.fingerprint, error_people.c.subject)
-    for some in _chunks(sorted(people)):
+    for some in chunks(sorted(people)):
         query = select(error_people.c.fingerprint, error_people.c.subject).where(pair.in_(some))
         known.update((bytes(key), bytes(who)) for key, who in connection.execute(query))
     fresh = sorted(people.keys() - known)
     room: dict[bytes, int] = {}
     count = func.count().label("people")
-    for some in _chunks(sorted({key for key, _ in fresh})):
+    for some in chunks(sorted({key for key, _ in fresh})):
         key = error_people.c.fingerprint
         query = select(key, count).where(key.in_(some)).group_by(key)
         room.update((bytes(row[0]), MAX_PEOPLE - row[1]) for row in connection.execute(query))
@@ -244,7 +244,7 @@ def _room_for(
     return kept
 
 
-def _chunks(values: Sequence[Any]) -> Iterable[Sequence[Any]]:
+def chunks(values: Sequence[Any]) -> Iterable[Sequence[Any]]:
     return (values[at : at + _CHUNK] for at in range(0, len(values), _CHUNK))
 
 
@@ -254,7 +254,7 @@ def forget(connection: Connection, before: int, slots_before: int) -> None:
     old = select(errors.c.fingerprint).where(errors.c.last_at < before)
     # In the order in which a writer takes them.
     locked = connection.execute(old.order_by(errors.c.fingerprint).with_for_update()).scalars()
-    for some in _chunks(locked.all()):
+    for some in chunks(locked.all()):
         connection.execute(errors.delete().where(errors.c.fingerprint.in_(some)))
     connection.execute(error_hours.delete().where(error_hours.c.hour < before))
     connection.execute(error_slots.delete().where(error_slots.c.slot < slots_before))

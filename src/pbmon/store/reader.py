@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pbmon.errors import ErrorSummary
 from pbmon.experiments import Exposed
 from pbmon.growth import Cohort, FeatureAdoption, FunnelStep, UserGrowth
 from pbmon.runtime import Revenue
 from pbmon.store import (
     adoption,
     cohorts,
+    error_summary,
     experiments,
     feedback,
     funnels,
@@ -86,6 +88,9 @@ class Reader:
 
     def feature_adoption(self, start: int, end: int, segment: str | None) -> list[FeatureAdoption]:
         return self._ask(lambda connection: adoption.of(connection, start, end, segment))
+
+    def errors(self, limit: int, since: int | None, release: str | None) -> list[ErrorSummary]:
+        return self._ask(lambda connection: error_summary.read(connection, limit, since, release))
 
     def _ask(self, ask: Callable[[Connection], _T]) -> _T:
         def attempt() -> _T:

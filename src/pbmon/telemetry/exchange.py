@@ -17,7 +17,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 
 from pbmon import catalog, privacy
 from pbmon.catalog import KNOWN_METHODS
-from pbmon.runtime import Scope
+from pbmon.runtime import Scope, active
 from pbmon.telemetry.series import Series
 
 if TYPE_CHECKING:
@@ -97,11 +97,19 @@ class Exchange:
         try:
             if not self._finished:
                 self._finish()
-            elif self._error is not None and not isinstance(self._error, GONE):
+            elif self._error is not None and not is_gone(self._error):
                 self._log_late()
+            if self._error is not None:
+                self._report_error(self._error)
         finally:
             leave(self._token, self._error)
             self._error = None  # its traceback holds the frames of the whole request
+
+    def _report_error(self, error: BaseException) -> None:
+        """To the error monitor, but for one that was its own answer, as 404 is one."""
+        if self._status is None or self._status >= 500 or not _says(error, self._status):
+            trace_id = self._span.get_span_context().trace_id
+            active.errors.seen(error, route=self.route, trace_id=trace_id)
 
     def _finish(self) -> None:
         self._finished = True
@@ -139,7 +147,7 @@ class Exchange:
     @property
     def _aborted(self) -> bool:
         """It ended before the last byte, and not by an exception of the application."""
-        return self._done_s is None and (self._error is None or isinstance(self._error, GONE))
+        return self._done_s is None and (self._error is None or is_gone(self._error))
 
     def _judged(self, duration_s: float) -> float:
         if self._first_s is not None and (self._stream or self.route in self._sink.stream_routes):
@@ -234,10 +242,24 @@ class Exchange:
         )
 
 
+def is_gone(error: BaseException) -> bool:
+    """Whether it only ends the work, as nobody waits for the answer any more."""
+    return issubclass(type(error), GONE)  # isinstance() may ask the exception what it is
+
+
+def _says(error: BaseException, status: int) -> bool:
+    """Whether an exception stands for an answer with this status, as frameworks have such."""
+    try:
+        found = getattr(error, "status_code", None)
+        return isinstance(found, int) and found == status
+    except Exception:
+        return False
+
+
 def leave(token: Token[Context] | None, error: BaseException | None) -> None:
     """Take the record's span out of the current context, if the record put it there."""
     # A coroutine that the garbage collector closes is in another context by then.
-    if token is not None and not isinstance(error, GeneratorExit):
+    if token is not None and not issubclass(type(error), GeneratorExit):
         detach(token)
 
 

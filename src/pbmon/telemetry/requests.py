@@ -17,13 +17,14 @@ from opentelemetry.trace import Link, Span, SpanKind, Tracer
 
 from pbmon import catalog, identity, privacy, segments, signals
 from pbmon.budgets import ALLOWED, Budget, Limit
+from pbmon.peers import TrustedPeers
 from pbmon.runtime import PEER, Scope
 from pbmon.settings import Settings
 from pbmon.telemetry.clock import Clock
 from pbmon.telemetry.exchange import Exchange
 from pbmon.telemetry.headers import HeaderCapture
 from pbmon.telemetry.notices import Notices
-from pbmon.telemetry.sampling import TrustedPeers, mark_untrusted
+from pbmon.telemetry.sampling import mark_untrusted
 from pbmon.telemetry.series import Series, SeriesKey, budget_key
 from pbmon.telemetry.session import Session
 

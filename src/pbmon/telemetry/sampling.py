@@ -7,10 +7,8 @@ counts only from trusted TCP peers; for others this process decides as for a new
 
 from __future__ import annotations
 
-import ipaddress
 import os
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
 from opentelemetry import trace
@@ -25,7 +23,6 @@ from opentelemetry.sdk.trace.sampling import (
 from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes
 
-from pbmon.parsing import Network
 from pbmon.signals import Cell
 from pbmon.telemetry import plugins
 
@@ -97,22 +94,3 @@ class CountedSampler(Sampler):
 
 def mark_untrusted(context: Context) -> Context:
     return set_value(_UNTRUSTED, True, context)
-
-
-class TrustedPeers:
-    """Whether a TCP peer's address is within the trusted networks."""
-
-    def __init__(self, networks: Iterable[Network]) -> None:
-        self._networks = tuple(networks)
-        self.trusts = lru_cache(maxsize=4096)(self._trusts)
-
-    def _trusts(self, address: str | None) -> bool:
-        if not address:
-            return True  # a Unix socket: the peer is on this machine
-        try:
-            ip = ipaddress.ip_address(address)
-        except ValueError:
-            return True  # no address at all: an in-process client such as a test client
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
-            ip = ip.ipv4_mapped
-        return any(ip in network for network in self._networks)

@@ -8,8 +8,8 @@ from opentelemetry.context import attach
 from opentelemetry.trace import Span
 
 from pbmon import catalog, privacy, signals
-from pbmon.runtime import Scope
-from pbmon.telemetry.exchange import GONE, leave, record_error
+from pbmon.runtime import Scope, active
+from pbmon.telemetry.exchange import is_gone, leave, record_error
 
 if TYPE_CHECKING:
     from pbmon.telemetry.requests import Requests
@@ -60,6 +60,9 @@ class Session:
     def closed(self) -> None:
         try:
             self._finish()
+            if self._error is not None:
+                trace_id = self._span.get_span_context().trace_id
+                active.errors.seen(self._error, route=self.route, trace_id=trace_id)
         finally:
             leave(self._token, self._error)
             self._error = None
@@ -95,7 +98,7 @@ class Session:
             span.end(self._wall_ns + round(elapsed_s * 1e9))
 
     def _set_error(self, span: Span, attributes: dict[str, Any]) -> None:
-        if self._error is None or isinstance(self._error, GONE):
+        if self._error is None or is_gone(self._error):
             return
         attributes[catalog.ERROR_TYPE.name] = privacy.error_type(self._error)
         record_error(span, self._error)

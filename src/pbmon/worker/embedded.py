@@ -39,7 +39,9 @@ class Embedded(Roles):
         self._service = service
         self._publish = publish
         self.intake = Intake(self._open_home, self._begin)
-        self._watch = Watch(self.intake.look_after)
+        self.every_second: Callable[[], None] = lambda: None
+        """Called about once a second, once there is a journal."""
+        self._watch = Watch(self._look_after)
         self._syncs = Rounds("pbmon-sync", lambda _timeout_s: self.intake.sync())
         self._former: list[Roles] = []
         self.reader = LazyReader(settings, service)
@@ -58,10 +60,14 @@ class Embedded(Roles):
             # Where it was, this process can't do anything any more.
             self._former.append(Roles(self.shipper, self.leader))
             self._former[-1].stop()
-        self.shipper, self.leader = build(settings, home, self.intake.look_after)
+        self.shipper, self.leader = build(settings, home, self._look_after)
         self.leader.publish = self._publish
         self.shipper.start()
         self.leader.start()
+
+    def _look_after(self) -> None:
+        self.every_second()
+        self.intake.look_after()
 
     def totals(self) -> Mapping[tuple[str, str], int]:
         """(outcome, reason) → events, as runtime.Runtime.event_totals."""
