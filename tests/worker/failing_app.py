@@ -1,5 +1,6 @@
-"""An application whose errors are put into the journal as they are asked for, served by uvicorn
-with several workers; alerts are looked at more often than outside of tests."""
+"""An application that fails as it is asked to, served by uvicorn with several workers; alerts are
+looked at more often than outside of tests. /raise fails; /fail puts an error of another time into
+the journal."""
 
 from __future__ import annotations
 
@@ -20,10 +21,16 @@ alerts.LEASE_S = float(os.environ.get("LEASE_S", "60"))
 pbmon.configure()
 
 
+class PaymentError(Exception):
+    pass
+
+
 async def app(scope, receive, send):
     if scope["type"] != "http":
         return
     asked = {key: values[0] for key, values in parse_qs(scope["query_string"].decode()).items()}
+    if scope["path"] == "/raise":
+        raise PaymentError("card of hunter2")
     if scope["path"] == "/fail":
         _fail(asked["key"], float(asked.get("ago", 0)))
     leads = wiring._worker.leader is not None and wiring._worker.leader.is_leading

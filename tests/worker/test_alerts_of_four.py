@@ -124,8 +124,13 @@ def test_one_alert_and_one_end_whoever_fails_and_dies(store):
 def test_it_is_over_once(store):
     with Receiver() as receiver, Shop(store, receiver, "1s") as shop:
         for _ in range(11):
-            shop.fail(BURST)
+            assert status(f"{shop.url}/raise") == 500
         wait_until(lambda: len(receiver.states) >= 2, "its end", _PATIENCE_S)
         shop.stop()
     assert receiver.states == ["firing", "resolved"]
     assert set(receiver.keys.values()) == {1}
+    first, last = receiver.bodies
+    assert first["error"]["type"] == "tests.worker.failing_app.PaymentError"
+    assert first["error"]["place"].endswith("app")
+    assert last["errors"] == 11
+    assert b"hunter2" not in b"".join(request.body for request in receiver.requests)
