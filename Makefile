@@ -56,6 +56,7 @@ scale: $(VENV)/.bench $(VENV)/.pbmon ## the store at 10^5 to 10^7 events (ARGS='
 faults: $(VENV)/.test $(VENV)/.pbmon ## what is lost when anything fails, and in 1,000 kills (ARGS='--only NAME': less, no kills)
 	@$(PY) -m tests.faults --write docs/reliability.md $(ARGS)
 	@$(if $(ARGS),,$(PY) -m tests.worker.killing --write docs/reliability.md)
+	@$(if $(ARGS),,$(PY) -m tests.worker.alert_killing --write docs/alerts.md)
 
 dashboards: $(VENV)/.test $(VENV)/.pbmon ## write grafana/dashboards/*.json and collector-config/rules/*.yml
 	@$(PY) -m grafana.build $(ARGS)

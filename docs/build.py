@@ -149,12 +149,13 @@ pbmon stands.
 EXTRAS = (
     ("`postgres`", "psycopg2, for PostgreSQL where the application has no driver."),
     ("`grpc`", "OTLP by gRPC: `OTEL_EXPORTER_OTLP_PROTOCOL=grpc`, or port 4317."),
+    ("`alerts`", "apprise, for sinks of [alerts](alerts.md) beside webhooks and PagerDuty."),
     ("`openfeature`", "`pbmon.OpenFeatureHook`: see [experiments](experiments.md)."),
     ("`upstream`", "OpenTelemetry's own instrumentation of ASGI and psycopg2: mode `upstream`."),
     ("`sentry`", "`track_error()` tells Sentry too: see [errors](errors.md#sentry)."),
     *(
         (f"`{name}`", "Nothing yet; the name is kept for what comes.")
-        for name in ("alerts", "scheduler", "report")
+        for name in ("scheduler", "report")
     ),
 )
 

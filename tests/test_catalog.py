@@ -33,6 +33,8 @@ PROMETHEUS_NAMES = {
     "pbmon.budget.threshold": "pbmon_budget_threshold_seconds",
     "pbmon.budget.allowed": "pbmon_budget_allowed_ratio",
     "pbmon.errors": "pbmon_errors_total",
+    "pbmon.alerts.notifications": "pbmon_alerts_notifications",
+    "pbmon.alerts.open": "pbmon_alerts_open",
     "pbmon.alerts.paging": "pbmon_alerts_paging",
     "pbmon.feature.usage": "pbmon_feature_usage_total",
     "pbmon.events": "pbmon_events_total",

@@ -28,3 +28,17 @@ def test_retry_after(value, wait_s):
 def test_retry_after_as_a_date_is_the_time_until_then():
     wait_s = outbound.retry_after_s(formatdate(time.time() + 60, usegmt=True))
     assert 50 < wait_s <= 60
+
+
+def test_a_secret_is_read_from_where_it_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("KEPT", "hunter2")
+    monkeypatch.delenv("UNSET", raising=False)
+    (tmp_path / "kept").write_text("hunter3\n")
+    (tmp_path / "empty").write_text("\n")
+    assert outbound.secret_of("s", "env:KEPT") == "hunter2"
+    assert outbound.secret_of("s", f"file:{tmp_path}/kept") == "hunter3"
+    assert outbound.secret_of("s", "slack://itself") == "slack://itself"
+    with pytest.raises(ValueError, match="^s is env:UNSET, which is not set$"):
+        outbound.secret_of("s", "env:UNSET")
+    with pytest.raises(ValueError, match="is empty"):
+        outbound.secret_of("s", f"file:{tmp_path}/empty")

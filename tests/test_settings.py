@@ -172,7 +172,8 @@ PARSED = [
 
 def test_the_table_of_this_test_knows_every_setting():
     assert {row[0] for row in PARSED} | {
-        "budgets", "destinations", "events", "experiments", "reconcile", "surveys", "users",
+        "alerts", "budgets", "destinations", "events", "experiments", "reconcile", "surveys",
+        "users",
     } == set(FIELDS)  # fmt: skip
 
 

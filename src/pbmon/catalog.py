@@ -322,6 +322,13 @@ MARK_KIND = Attribute(
     values=("deploy", "change"),
 )
 MARK_NAME = Attribute("pbmon.mark.name", "string", "The release, or what was changed.")
+ALERT_SINK = Attribute("pbmon.alerts.sink", "string", "Who is told, by its name in the settings.")
+NOTIFICATION_STATE = Attribute(
+    "pbmon.notification.state",
+    "string",
+    "waiting: to be sent, or tried again. dead: given up in the last 24 hours.",
+    values=("waiting", "dead"),
+)
 JOB = Attribute("pbmon.job", "string", "Job of the worker: retention, months, delivery:<name> …")
 ROLE = Attribute(
     "pbmon.role",
@@ -513,6 +520,21 @@ ALERTS_PAGING = Metric(
     "{source}",
     "1 for who tells of bursts of errors, by the settings of this process, 0 for the other.",
     (ALERT_SOURCE,),
+)
+ALERTS_OPEN = Metric(
+    "pbmon.alerts.open",
+    "gauge",
+    "{alert}",
+    "Bursts of errors that are alerts, and not over.",
+    of_store=True,
+)
+ALERTS_NOTIFICATIONS = Metric(
+    "pbmon.alerts.notifications",
+    "gauge",
+    "{notification}",
+    "Messages about alerts that a sink has not got.",
+    (ALERT_SINK, NOTIFICATION_STATE),
+    of_store=True,
 )
 FEATURE_USAGE = Metric(
     "pbmon.feature.usage",

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -144,7 +145,7 @@ def is_remote(name: str, url: str) -> bool:
         good = False
     if not good or _AMBIGUOUS.search(url):
         raise ValueError(f"{name}: {shown!r} is no URL; write one such as https://host/path")
-    remote = not _is_loopback(parts.hostname or "")
+    remote = not is_loopback(parts.hostname or "")
     if remote and parts.scheme == "http":
         raise ValueError(
             f"{name}: {shown} would be used unencrypted; use https, or http to this machine"
@@ -152,7 +153,8 @@ def is_remote(name: str, url: str) -> bool:
     return remote
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host's name or address is this machine itself."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -172,6 +174,26 @@ def url_of(setting: str, url: str | None) -> str | None:
             "%s were not set.",
             setting, name, setting,
         )  # fmt: skip
+    return found
+
+
+def secret_of(setting: str, where: str) -> str:
+    """A secret that is said as `env:NAME` or `file:PATH`; anything else is the secret itself.
+    Raises ValueError where there is none there; the text says which setting names it."""
+    kind, sign, name = where.partition(":")
+    if not sign or kind not in ("env", "file") or not name:
+        return where
+    if kind == "env":
+        found = os.environ.get(name, "")
+        if not found:
+            raise ValueError(f"{setting} is {where}, which is not set")
+        return found
+    try:
+        found = Path(name).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{setting}: {name} can't be read ({type(error).__name__})") from None
+    if not found:
+        raise ValueError(f"{setting}: {name} is empty")
     return found
 
 

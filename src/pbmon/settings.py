@@ -17,6 +17,8 @@ from types import MappingProxyType
 from typing import Any
 
 from pbmon import parsing, segments, sources, surveys
+from pbmon.alerting import choices as alerting
+from pbmon.alerting.choices import AlertChoices
 from pbmon.budgets import Budgets
 from pbmon.experiments import Experiment
 from pbmon.money import Rates
@@ -216,6 +218,14 @@ class Settings:
     )
     analytics_enabled: bool = _setting(
         False, parsing.flag, "Whether analytics_endpoint gets events.", "ANALYTICS_ENABLED"
+    )
+    alerts: AlertChoices = _setting(
+        AlertChoices(),
+        alerting.parse,
+        "Who is told of bursts of errors: [alerts] with errors, people, window, cooldown, "
+        "resolve, repeat, url, source (worker or prometheus; worker where there are sinks), "
+        "[alerts.types.NAME], and [alerts.sinks.NAME] with url, which may be env:NAME or "
+        "file:PATH. No sinks: nobody.",
     )
     segments: Mapping[str, tuple[str, ...]] = _setting(
         MappingProxyType({}),

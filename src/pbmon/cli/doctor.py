@@ -24,6 +24,7 @@ from pbmon.spool import directory, inspection, journal
 from pbmon.spool.ledger import REASONS
 from pbmon.store import access
 from pbmon.telemetry import exporters, providers, transport
+from pbmon.worker import sinks
 from pbmon.worker.urls import default_file
 
 NAME = "doctor"
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     good &= _print_exporters(resolved)
     good &= _print_spool(resolved)
     good &= _print_events(resolved)
+    good &= _print_alerts(resolved)
     if problems:
         print("\nProblems")
         for problem in problems:
@@ -211,6 +213,51 @@ def _print_events(resolved: settings.Settings) -> bool:
         print(f"  ✗ store {privacy.mask_url(url)} {error}")
         return False
     return True
+
+
+def _print_alerts(resolved: settings.Settings) -> bool:
+    """Who tells of bursts of errors, and whom."""
+    choices = resolved.alerts
+    print(f"\nAlerts\n    told by {choices.teller}: {choices.rule}")
+    good = True
+    for choice in choices.sinks.values():
+        try:
+            sink = sinks.make(choice)
+            sink.close()
+            print(f"    {choice.name}: {sink.where}")
+        except sinks.UnusableError as error:
+            good = False
+            print(f"  ✗ {error}")
+        if choice.has_literal and sinks.is_secret(choice):
+            print(
+                f"    {choice.name}: its secret stands in the settings; env:NAME or file:PATH "
+                "keeps it out of them"
+            )
+    if choices.teller == "worker" and not choices.sinks:
+        good = False
+        print("  ✗ there are no sinks, so nobody is told; add [alerts.sinks.NAME] with url")
+    if util.find_spec("apprise") is None:
+        print(f"    apprise is not installed: {sinks.INSTALL}")
+    if choices.sinks and (fault := _last_fault(resolved)):
+        print(f"    last fault: {fault}")
+    return good
+
+
+def _last_fault(resolved: settings.Settings) -> str:
+    """Of what sinks have not got, or an empty text."""
+    service = providers.service_name(resolved)
+    for path in directory.candidates(resolved.state_dir):
+        if _unusable(path, service):
+            continue
+        url = url_of("store_url", resolved.store_url) or f"sqlite:///{default_file(path, service)}"
+        with contextlib.suppress(access.StoreError):
+            if access.may_be_there(url):
+                book = access.open_notifications(url, 0.0)
+                found = book.last_fault()
+                book.close()
+                return found
+        break
+    return ""
 
 
 _UNASKED = {

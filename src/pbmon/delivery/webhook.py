@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import hmac
-import time
 from collections.abc import Mapping, Sequence
 
 from pbmon.delivery.courier import Courier, Limits, moment, to_json
 from pbmon.delivery.events import Event
+from pbmon.delivery.signing import signed, signing_key
 from pbmon.outbound import TIMEOUT_S, Answer
 
 MAX_EVENTS = 100
 MAX_BYTES = 512 * 1024
-
-_BASE64_SECRET = "whsec_"  # noqa: S105 - how such a secret begins
 
 
 class Webhook(Courier):
@@ -48,7 +44,7 @@ class Webhook(Courier):
         )
         self._source = source
         self._plain = plain
-        self._key = _key(secret)
+        self._key = signing_key(secret)
 
     def encode(self, event: Event) -> bytes:
         return to_json(_plain(event) if self._plain else self._cloud_event(event))
@@ -62,13 +58,7 @@ class Webhook(Courier):
             return {}
         # Of the events alone, so that the same ones sent again are the same message.
         message = "pbmon_" + hashlib.sha256("\n".join(ids).encode()).hexdigest()[:32]
-        now = str(int(time.time()))
-        signed = hmac.new(self._key, f"{message}.{now}.".encode() + body, hashlib.sha256).digest()
-        return {
-            "webhook-id": message,
-            "webhook-timestamp": now,
-            "webhook-signature": f"v1,{base64.b64encode(signed).decode()}",
-        }
+        return signed(self._key, message, body)
 
     def _cloud_event(self, event: Event) -> Mapping[str, object]:
         return {
@@ -96,18 +86,3 @@ def _plain(event: Event) -> Mapping[str, object]:
         "properties": dict(event.properties),
         "timestamp": moment(event.occurred_at),
     }
-
-
-def _key(secret: str) -> bytes:
-    if not secret.startswith(_BASE64_SECRET):
-        return secret.encode()
-    try:
-        key = base64.b64decode(secret.removeprefix(_BASE64_SECRET), validate=True)
-    except ValueError:
-        key = b""
-    if not key:
-        raise ValueError(
-            "webhook: the secret begins with whsec_ and goes on with what is no base64; "
-            "copy it whole, or give a text without whsec_"
-        )
-    return key

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -166,25 +164,11 @@ def connect(settings: Settings) -> Prometheus:
     if url is None:
         raise PrometheusError(f"prometheus_url is {settings.prometheus_url}, which is not set")
     try:
-        return Prometheus(url, _token(settings.prometheus_token))
+        where = settings.prometheus_token
+        token = None if where is None else outbound.secret_of("prometheus_token", where)
+        return Prometheus(url, token)
     except ValueError as error:
         raise PrometheusError(str(error)) from None
-
-
-def _token(where: str | None) -> str | None:
-    if where is None:
-        return None
-    kind, _, name = where.partition(":")
-    if kind == "file":
-        try:
-            return Path(name).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as error:
-            raise PrometheusError(
-                f"prometheus_token: {name} can't be read ({type(error).__name__})"
-            ) from None
-    if not os.environ.get(name):
-        raise PrometheusError(f"prometheus_token is {where}, which is not set")
-    return os.environ[name]
 
 
 def _window(start: int, end: int) -> tuple[str, str]:

@@ -16,10 +16,13 @@ from pbmon.store.engine import DriverError
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from pbmon.alerting.choices import AlertChoices
+    from pbmon.store.alerts import Judge
     from pbmon.store.conversion import Conversions
     from pbmon.store.deliveries import Deliveries
     from pbmon.store.figures import Figures
     from pbmon.store.jobs import Runs
+    from pbmon.store.notifications import Notifications
     from pbmon.store.outbox import Drain
     from pbmon.store.queries import Queries
     from pbmon.store.reader import Reader
@@ -112,6 +115,24 @@ def open_deliveries(url: str, basis: str) -> Deliveries:
     made = open_engine(url)
     read(made)
     return Deliveries(made, basis)
+
+
+def open_judge(url: str, choices: AlertChoices, **options: Any) -> Judge:
+    """What opens and resolves alerts; options: of Judge. Raises StoreError."""
+    from pbmon.store.alerts import Judge
+
+    made = open_engine(url, patience_s=PATIENCE_S)
+    read(made)
+    return Judge(made, choices, **options)
+
+
+def open_notifications(url: str, lease_s: float, **options: Any) -> Notifications:
+    """What sinks of alerts are to get; as Notifications has it. Raises StoreError."""
+    from pbmon.store.notifications import Notifications
+
+    made = open_engine(url, patience_s=PATIENCE_S)
+    read(made)
+    return Notifications(made, lease_s, **options)
 
 
 def open_runs(url: str) -> Runs:

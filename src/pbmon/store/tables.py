@@ -41,6 +41,8 @@ def _where(condition: str) -> dict[str, Any]:
     return {"postgresql_where": text(condition), "sqlite_where": text(condition)}
 
 
+_UNFINISHED = "sent_at IS NULL AND died_at IS NULL"
+
 Id = LargeBinary(16)
 """128 bits: of a UUID, of a trace, of an HMAC."""
 
@@ -320,32 +322,35 @@ alerts = Table(
     Column("alert_id", Id, primary_key=True),
     Column("rule", String(200), nullable=False),
     Column("fingerprint", Id, nullable=False),
+    Column("about", Json, nullable=False),
     Column("opened_at", BigInteger, nullable=False),
     Column("last_at", BigInteger, nullable=False),
-    Column("resolved_at", BigInteger),
+    Column("resolved_at", BigInteger, index=True),
     Column("errors", BigInteger, nullable=False),
     Column("people", BigInteger, nullable=False),
     Index("alerts_open", "fingerprint", unique=True, **_where("resolved_at IS NULL")),
-    Index("alerts_fingerprint", "fingerprint", "opened_at"),
     sqlite_with_rowid=False,
 )
-"""Bursts of one fingerprint. rule: what it went beyond. last_at: when it was last beyond it.
-errors, people: the most there were in one window."""
+"""Bursts of one fingerprint. rule: what it went beyond. about: of the error, as it was then.
+last_at: when it was last beyond it. errors, people: the most there were in one window."""
 
 alert_notifications = Table(
     "alert_notifications",
     metadata,
     Column("alert_id", Id, primary_key=True),
-    Column("kind", String(12), primary_key=True),
+    Column("kind", String(20), primary_key=True),
     Column("sink", String(50), primary_key=True),
+    Column("made_at", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False),
     Column("sent_at", BigInteger),
+    Column("died_at", BigInteger),
     Column("fault", String(200)),
-    Index("alert_notifications_due", "due_at", **_where("sent_at IS NULL")),
+    Index("alert_notifications_due", "sink", "due_at", **_where(_UNFINISHED)),
     sqlite_with_rowid=False,
 )
-"""What a sink of alerts is to get, or has got. kind: firing or resolved. due_at: not before."""
+"""What a sink of alerts is to get, or has got, or never will. kind: firing, repeat-N or resolved.
+due_at: not before. attempts: noted before each. fault: of the last."""
 
 marks = Table(
     "marks",

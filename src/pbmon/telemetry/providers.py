@@ -71,7 +71,7 @@ def release(settings: Settings) -> str | None:
 
 
 def environment(settings: Settings) -> str | None:
-    """deployment.environment.name, where OTEL_RESOURCE_ATTRIBUTES gives one."""
+    """`deployment.environment.name`, likewise."""
     found = resource(settings).attributes.get(deployment_attributes.DEPLOYMENT_ENVIRONMENT_NAME)
     return str(found) if found else None
 

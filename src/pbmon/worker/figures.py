@@ -6,10 +6,12 @@ from __future__ import annotations
 from functools import partial
 
 from pbmon.settings import Settings
-from pbmon.store import deliveries, growth, marks, revenue
+from pbmon.store import alerts, deliveries, growth, marks, revenue
 from pbmon.store.figures import Source
 
-SOURCES: tuple[Source, ...] = (deliveries.figures, growth.figures, marks.figures)
+SOURCES: tuple[Source, ...] = (
+    deliveries.figures, growth.figures, alerts.figures, marks.figures,
+)  # fmt: skip
 """All of them are asked in one snapshot of the store.
 
 A source gives whole totals, and a counter at 0 before anything was counted: a receiver would else

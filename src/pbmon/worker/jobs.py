@@ -19,6 +19,8 @@ from pbmon.worker import growth
 if TYPE_CHECKING:
     from pbmon.store.jobs import Runs
 
+_ALERTS_KEPT = 90 * 86_400_000_000
+
 Work = Callable[[Any, Settings, dt.date], None]
 """With a connection to the store."""
 
@@ -48,7 +50,7 @@ class Job:
 
 
 def _retention(connection: Any, settings: Settings, day: dt.date) -> None:
-    from pbmon.store import jobs, schema
+    from pbmon.store import alerts, jobs, schema
 
     if settings.events_retention_days is not None:
         oldest = day - dt.timedelta(days=settings.events_retention_days)
@@ -56,6 +58,7 @@ def _retention(connection: Any, settings: Settings, day: dt.date) -> None:
     if settings.activity_retention_days is not None:
         jobs.forget_activity(connection, day - dt.timedelta(days=settings.activity_retention_days))
     jobs.forget_checkpoints(connection)
+    alerts.forget(connection, schema.now() - _ALERTS_KEPT)
 
 
 def _errors(connection: Any, settings: Settings, day: dt.date) -> None:
@@ -78,7 +81,8 @@ JOBS = {
         Job("months", "add a partition for each month ahead", _months, changes_schema=True),
         Job(
             "retention",
-            "delete events older than events_retention_days, and days of activity likewise",
+            "delete events older than events_retention_days, days of activity likewise, and alerts "
+            "that were over 90 days ago",
             _retention,
             changes_schema=True,  # a month is a partition, which is dropped
         ),

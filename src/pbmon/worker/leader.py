@@ -1,5 +1,5 @@
 """The leader: what one process does for all that share a store: its figures for the metrics, jobs,
-deliveries to destinations, the mark of a release that it is the first to see.
+deliveries to destinations, alerts, the mark of a release that it is the first to see.
 
 Of the processes of a service it is the shipper's that tries; where they are on several hosts, the
 database decides (an advisory lock in PostgreSQL; a file beside it in SQLite). The lock is given up
@@ -32,6 +32,7 @@ from pbmon.store.access import (
     open_runs,
 )
 from pbmon.worker import jobs, releases
+from pbmon.worker.alerts import Alerting
 from pbmon.worker.conversion import convert_waiting
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ _STEADY_S = 86400.0
 class Leader:
     """url: of the store. destinations: made in its thread, at the first delivery. may_lead: asked
     before each round. may_change_schema: whether this is a process of its own. rates: what money
-    that waits is converted by. release: that runs here, where it is known."""
+    that waits is converted by. release: that runs here, where it is known. alerting: has threads of
+    its own, and works while this leads."""
 
     def __init__(
         self,
@@ -71,6 +73,7 @@ class Leader:
         may_change_schema: bool = False,
         rates: Rates | None = None,
         release: str | None = None,
+        alerting: Alerting | None = None,
     ) -> None:
         self._url = url
         self._settings = settings
@@ -81,6 +84,7 @@ class Leader:
         """Takes the figures of the store as they are read; None once another may lead."""
         self._rates = rates
         self._release = release
+        self._alerting = alerting
         self._begin()
         signals.enlist(self)
 
@@ -113,6 +117,8 @@ class Leader:
                 self._thread.start()
             except RuntimeError:  # the interpreter is exiting
                 self._thread = None
+            if self._alerting is not None:
+                self._alerting.start(lambda: self.is_leading)
 
     def run(self) -> None:
         """Until stop()."""
@@ -181,6 +187,8 @@ class Leader:
         with self._awake:
             self._stopped = True
             self._awake.notify_all()
+        if self._alerting is not None:
+            self._alerting.stop()
 
     def finish(self, deadline_s: float) -> bool:
         """Have the figures read once more, if this process leads; whether that was done by the
@@ -371,6 +379,8 @@ class Leader:
         for each in (self._figures, self._deliveries, self._runs, self._conversions):
             if each is not None:
                 each.let_go()
+        if self._alerting is not None:
+            self._alerting.forget()
         started = self._thread is not None
         self._begin()
         if started:

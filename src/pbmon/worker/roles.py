@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable, Mapping
 
 from opentelemetry.metrics import Meter, Observation
 
-from pbmon import catalog, signals
+from pbmon import catalog, runtime, signals
 from pbmon.outbound import url_of
 from pbmon.rates.chosen import at_hand, open_rates
 from pbmon.settings import Settings
 from pbmon.spool.directory import Home
 from pbmon.store.access import may_be_there
+from pbmon.telemetry.providers import environment
+from pbmon.worker.alerts import Alerting
 from pbmon.worker.leader import Leader
 from pbmon.worker.shipper import PORTION, Shipper
 from pbmon.worker.targets import makers
@@ -33,6 +35,7 @@ class Roles:
         signals.observe(catalog.STORE_LAG, self._lag, meter=meter, instant=True)
         signals.observe(catalog.JOB_LAST_SUCCESS, self._successes, meter=meter, instant=True)
         signals.observe(catalog.WORKER_ACTIVE, self._active, meter=meter, instant=True)
+        signals.observe(catalog.ALERTS_PAGING, _paging, meter=meter, instant=True)
 
     def _lag(self) -> Iterable[Observation]:
         lag_s = self.shipper.lag_s() if self.shipper is not None else None
@@ -79,6 +82,15 @@ class Roles:
                 role.stop()
 
 
+def _paging() -> Iterable[Observation]:
+    """By the settings in force: who of the two tells of bursts of errors."""
+    teller = runtime.active.settings.alerts.teller
+    return [
+        Observation(int(source == teller), {catalog.ALERT_SOURCE.name: source})
+        for source in catalog.ALERT_SOURCE.values
+    ]
+
+
 def build(
     settings: Settings,
     home: Home,
@@ -113,4 +125,7 @@ def build(
         may_change_schema=may_change_schema,
         rates=open_rates(settings, home),
         release=release,
+        alerting=Alerting(
+            url, settings.alerts, service=home.service, environment=environment(settings)
+        ),
     )

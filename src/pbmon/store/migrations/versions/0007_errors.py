@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0007"
 down_revision = "0006"
 
 SCHEMA = "pbmon"
+
+_JSON = sa.JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
 
 
 def upgrade() -> None:
@@ -77,9 +80,10 @@ def _create_alerts() -> None:
         sa.Column("alert_id", sa.LargeBinary(16), primary_key=True),
         sa.Column("rule", sa.String(200), nullable=False),
         sa.Column("fingerprint", sa.LargeBinary(16), nullable=False),
+        sa.Column("about", _JSON, nullable=False),
         sa.Column("opened_at", sa.BigInteger, nullable=False),
         sa.Column("last_at", sa.BigInteger, nullable=False),
-        sa.Column("resolved_at", sa.BigInteger),
+        sa.Column("resolved_at", sa.BigInteger, index=True),
         sa.Column("errors", sa.BigInteger, nullable=False),
         sa.Column("people", sa.BigInteger, nullable=False),
         schema=SCHEMA,
@@ -88,22 +92,24 @@ def _create_alerts() -> None:
     _create_partial_index(
         "alerts_open", "alerts", ["fingerprint"], "resolved_at IS NULL", unique=True
     )
-    op.create_index("alerts_fingerprint", "alerts", ["fingerprint", "opened_at"], schema=SCHEMA)
     op.create_table(
         "alert_notifications",
         sa.Column("alert_id", sa.LargeBinary(16), primary_key=True),
-        sa.Column("kind", sa.String(12), primary_key=True),
+        sa.Column("kind", sa.String(20), primary_key=True),
         sa.Column("sink", sa.String(50), primary_key=True),
+        sa.Column("made_at", sa.BigInteger, nullable=False),
         sa.Column("due_at", sa.BigInteger, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("sent_at", sa.BigInteger),
+        sa.Column("died_at", sa.BigInteger),
         sa.Column("fault", sa.String(200)),
         schema=SCHEMA,
         sqlite_with_rowid=False,
     )
     _create_partial_index(
-        "alert_notifications_due", "alert_notifications", ["due_at"], "sent_at IS NULL"
-    )
+        "alert_notifications_due", "alert_notifications", ["sink", "due_at"],
+        "sent_at IS NULL AND died_at IS NULL",
+    )  # fmt: skip
 
 
 def _create_partial_index(
