@@ -325,6 +325,11 @@ ROLE = Attribute(
 DESTINATION = Attribute(
     "pbmon.destination", "string", "Where events are delivered to: webhook, segment …"
 )
+PLACE = Attribute(
+    "pbmon.deletion.place",
+    "string",
+    "Where something of a person may still be: store, journals, outbox, disk, or a destination.",
+)
 CURRENCY = Attribute("pbmon.currency", "string", "ISO 4217 code of the amounts counted.")
 TRANSACTION_KIND = Attribute(
     "pbmon.transaction.kind",
@@ -700,6 +705,14 @@ DELIVERY_DEAD_LETTERS = Metric(
     (DESTINATION,),
     of_store=True,
 )
+DELETIONS_OUTSTANDING = Metric(
+    "pbmon.deletions.outstanding",
+    "gauge",
+    "{deletion}",
+    "Deletions of people that are not done in a place: see `pbmon privacy status`.",
+    (PLACE,),
+    of_store=True,
+)
 SPOOL_REPLACED = Metric(
     "pbmon.spool.replaced_values",
     "counter",
@@ -834,4 +847,12 @@ DAILY_GROWTH = Log(
         "registered", "retention", "stickiness",
     ),
 )  # fmt: skip
+USER_DELETED = Log(
+    "User analytics deleted",
+    "pbmon.privacy",
+    "INFO",
+    "The tables of the store hold nothing any more of a person who was to be deleted; once for "
+    "each, without who it was.",
+    ("receipt", "rows", "outstanding"),
+)
 LOGS: tuple[Log, ...] = tuple(r for r in tuple(globals().values()) if isinstance(r, Log))

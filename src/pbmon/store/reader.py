@@ -14,6 +14,7 @@ from pbmon.store import (
     adoption,
     cohorts,
     experiments,
+    export,
     feedback,
     funnels,
     growth,
@@ -86,6 +87,10 @@ class Reader:
 
     def feature_adoption(self, start: int, end: int, segment: str | None) -> list[FeatureAdoption]:
         return self._ask(lambda connection: adoption.of(connection, start, end, segment))
+
+    def export(self, user_id: str, sharing: str) -> dict[str, Any]:
+        """All of a person, as export.of_person()."""
+        return self._ask(lambda connection: export.of_person(connection, user_id, sharing))
 
     def _ask(self, ask: Callable[[Connection], _T]) -> _T:
         def attempt() -> _T:

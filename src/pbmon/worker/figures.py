@@ -6,10 +6,10 @@ from __future__ import annotations
 from functools import partial
 
 from pbmon.settings import Settings
-from pbmon.store import deliveries, growth, revenue
+from pbmon.store import deliveries, erasure, growth, revenue
 from pbmon.store.figures import Source
 
-SOURCES: tuple[Source, ...] = (deliveries.figures, growth.figures)
+SOURCES: tuple[Source, ...] = (deliveries.figures, erasure.figures, growth.figures)
 """All of them are asked in one snapshot of the store.
 
 A source gives whole totals, and a counter at 0 before anything was counted: a receiver would else
