@@ -57,6 +57,7 @@ PROMETHEUS_NAMES = {
     "pbmon.store.lag": "pbmon_store_lag_seconds",
     "pbmon.job.last_success": "pbmon_job_last_success_seconds",
     "pbmon.worker.active": "pbmon_worker_active",
+    "pbmon.deletions.outstanding": "pbmon_deletions_outstanding",
     "pbmon.delivery.waiting": "pbmon_delivery_waiting",
     "pbmon.delivery.dead_letters": "pbmon_delivery_dead_letters",
     "pbmon.spool.replaced_values": "pbmon_spool_replaced_values_total",
@@ -99,7 +100,7 @@ def test_names_are_unique(table):
 
 
 def test_log_messages_are_unique():
-    assert len({log.message for log in LOGS}) == len(LOGS) == 7
+    assert len({log.message for log in LOGS}) == len(LOGS) == 8
 
 
 def test_prometheus_names_are_these():

@@ -13,7 +13,7 @@ from typing import Any
 
 from pbmon import privacy
 from pbmon.delivery.events import Forgotten
-from pbmon.outbound import Answer, Client, cause
+from pbmon.outbound import TIMEOUT_S, Answer, Client, cause
 
 Form = Callable[[Sequence[str]], Mapping[str, Any]]
 """From pseudonyms to what a request has beside method, URL and headers, as of requests."""
@@ -29,12 +29,14 @@ class Forgetter:
     name: str
     url: str
     most: int
-    form: Form
-    is_receipt: Callable[[Answer], bool]
+    form: Form = field(repr=False)
+    is_receipt: Callable[[Answer], bool] = field(repr=False)
     missing: str = ""
     client: Client | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    sign: Callable[[Sequence[str], bytes], Mapping[str, str]] = lambda ids, body: {}
+    sign: Callable[[Sequence[str], bytes], Mapping[str, str]] = field(
+        default=lambda ids, body: {}, repr=False
+    )
 
     def forget(self, subjects: Sequence[str]) -> Forgotten:
         waiting = list(dict.fromkeys(subjects))
@@ -57,7 +59,7 @@ class Forgetter:
 
     def _post(self, some: Sequence[str]) -> Answer:
         if self.client is None:
-            self.client = Client(self.name, self.url)
+            self.client = Client(self.name, self.url, TIMEOUT_S)
         form = dict(self.form(some))
         own = {"Content-Type": "application/json", **self.headers}
         return self.client.ask(

@@ -20,7 +20,14 @@ from pbmon.money import Rates
 from pbmon.spool import turning
 from pbmon.spool.backlog import Duty
 from pbmon.spool.directory import Home
-from pbmon.store.access import RejectedError, StoreError, asking, open_outbox, open_writer
+from pbmon.store.access import (
+    RejectedError,
+    StoreError,
+    asking,
+    may_be_there,
+    open_outbox,
+    open_writer,
+)
 from pbmon.worker.clearance import Clearance
 from pbmon.worker.journals import Journals
 
@@ -298,10 +305,12 @@ class Shipper:
         """Have what waited when somebody was deleted off this host, and say so to the store. What
         fails is tried again."""
         with self._lock:
-            if self._writer is None or time.monotonic() < self._again_at_s:
+            if time.monotonic() < self._again_at_s:
                 return
             try:
-                self._clearance.step(self._writer.deletions, self._outbox)
+                if self._writer is None and not may_be_there(self._url):
+                    return
+                self._clearance.step(self._open().deletions, self._outbox)
             except (StoreError, OSError) as error:
                 why = error if isinstance(error, StoreError) else error.strerror
                 signals.tell(
