@@ -3,11 +3,11 @@
     python -m benchmarks.privacy [--users 1e5] [--events 1e6] [--deleted 300] [--engine PostgreSQL]
                                  [--writers] [--json FILE]
 
-A store is filled by SQL with events of 30 days, ten to a person, all tables consistent; each person
-has sessions, feedback, exposures, decisions and transactions beside them. Then people are deleted one
-after the other, each with the tombstone and all tables emptied, as `delete_user` does; --writers: while
-two writers store batches of others' events. PostgreSQL is a server of its own, with fsync and commits
-that wait for it. Everything is removed in the end.
+A store is filled by SQL with events of 30 days; each person has a session, an answer, an exposure,
+a decision and a transaction beside them. Then people are deleted one after the other, each with the
+tombstone and all tables emptied, as `delete_user` does; --writers: while two writers store events.
+PostgreSQL is a server of its own, with fsync and commits that wait for it. Everything is removed in
+the end.
 """
 
 from __future__ import annotations
@@ -94,13 +94,18 @@ def _give_the_rest(connection: Any, made: Engine, now: int) -> None:
         ("feedback", "id, survey, score, occurred_at, subject", f"new, 'nps', 9, {now}, new"),
         ("consents", "lookup, purpose, granted, decided_at",
          f"lookup, 'analytics', true, {now}"),
-        ("transactions", "kind, key, status, amount_minor, currency, exponent, refunded_minor,"
-         " charged_back_minor, body_hash, occurred_at, reported_at, counted_at, subject",
+        ("transactions", _MONEY,
          f"'charge', id, 'completed', 1250, 'USD', 2, 0, 0, new, {now}, {now}, {now}, new"),
     ):  # fmt: skip
         connection.execute(
             text(f"INSERT INTO {_t(made, table)} ({columns}) SELECT {values} FROM people")
         )
+
+
+_MONEY = (
+    "kind, key, status, amount_minor, currency, exponent, refunded_minor, charged_back_minor,"
+    " body_hash, occurred_at, reported_at, counted_at, subject"
+)
 
 
 class _Load:

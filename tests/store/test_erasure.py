@@ -8,17 +8,18 @@ import threading
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from sqlalchemy import LargeBinary, func, select
+from sqlalchemy import LargeBinary, func, select, text
 
 from pbmon import privacy
 from pbmon.erasure import DISK, JOURNALS, OUTBOX
 from pbmon.spool import entries
-from pbmon.store import sweeping, tables
+from pbmon.store import people, sweeping, tables
 from pbmon.store.access import open_deletions, open_deliveries, open_engine, open_writer
 from pbmon.store.erasure import Deletions
 from pbmon.store.holdings import HELD, LEADING, OF_NOBODY, Fate
 from pbmon.store.schema import HOUR
 from tests.patience import patiently
+from tests.stack.process import wait_until
 from tests.store.conftest import emptied
 from tests.store.test_writer import NOON, event, portion
 
@@ -234,6 +235,8 @@ def test_who_comes_late_is_refused_whatever_the_time(books, engine, deletions):
     books.put(*everything(CANARY, "s"))
     delete(deletions, CANARY)
     before, whole = counts(engine), money(engine)
+    # By one who remembers the person, and is told by nothing in the batch.
+    assert books.put(event(user=CANARY)).dropped == {"deleted": 1}
     late = [
         entries.encode(entries.Consent(NOON + HOUR, CANARY, "analytics", True)),
         entries.encode(entries.Link(NOON, "s2", CANARY)),
@@ -251,6 +254,49 @@ def test_who_comes_late_is_refused_whatever_the_time(books, engine, deletions):
     # Money is booked all the same, and is nobody's.
     assert books.put(everything(CANARY, "s", n=7)[-1]).stored == 1
     assert {row.subject for row in rows(engine, tables.transactions)} == {None}
+
+
+@pytest.mark.server
+def test_a_writer_under_way_is_waited_for(postgresql, monkeypatch):
+    """It has found the person and has not stored the row yet."""
+    url = postgresql.url.render_as_string(hide_password=False)
+    books, deletions = Books(url), open_deletions(url)
+    books.put(event(user=CANARY))
+    found_them, go_on = threading.Event(), threading.Event()
+    find = people.People.find
+
+    def find_and_wait(self, *arguments):
+        find(self, *arguments)
+        found_them.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(people.People, "find", find_and_wait)
+    writing = threading.Thread(target=books.put, args=(event(user=CANARY),))
+    deleting = threading.Thread(target=delete, args=(deletions, CANARY))
+    writing.start()
+    assert found_them.wait(60)
+    deleting.start()
+    waits = text("SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'")
+
+    def is_waiting():
+        with postgresql.connect() as connection:
+            return connection.execute(waits).scalar_one() > 0
+
+    wait_until(lambda: is_waiting() or not deleting.is_alive(), "the deletion")
+    go_on.set()
+    for thread in (writing, deleting):
+        thread.join()
+    assert rows(postgresql, tables.events) == []
+    for each in (books.writer, deletions):
+        each.close()
+
+
+def test_where_no_journal_is_known_a_shipper_must_have_looked(engine, deletions):
+    receipt_id = delete(deletions, CANARY)
+    deletions.settle_journals()
+    assert JOURNALS in deletions.receipt(receipt_id).outstanding
+    deletions.note_cleared([], deletions.newest_waiting())
+    assert JOURNALS not in deletions.receipt(receipt_id).outstanding
 
 
 def test_one_who_was_never_seen_may_be_deleted(books, engine, deletions):

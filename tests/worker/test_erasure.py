@@ -331,6 +331,23 @@ def test_the_job_vacuums_after_a_deletion_and_only_in_a_process_of_its_own(url, 
     runs.close()
 
 
+def test_a_vacuum_leaves_no_page_that_is_unused(url, deletions):
+    books, runs, made = Books(url), open_runs(url), open_engine(url)
+    books.put(*(event(at=NOON + n, user=CANARY, properties={"x": "y" * 200}) for n in range(500)))
+
+    def unused():
+        with made.connect() as connection:
+            return connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+
+    ask(deletions, CANARY, lambda until: None, timeout_s=0.0)
+    assert unused() > 0
+    assert runs.vacuum()
+    assert unused() == 0
+    for each in (books.writer, runs):
+        each.close()
+    made.dispose()
+
+
 def test_a_log_that_another_reads_is_cut_later(url, deletions):
     made, other = open_engine(url), open_engine(url)
     with other.begin() as connection:
@@ -475,12 +492,19 @@ def test_the_page_names_the_retention_of_each_table():
 
 # --- kills ---
 
-KILLS = 12
+KILLS = 5
 DELETING = """
-    import sys
+    import sys, time
     import pbmon
     from pbmon.store import sweeping
     sweeping._EVENTS = 10
+    some = sweeping.Sweep.some
+
+    def slowly(self, **options):
+        time.sleep(0.03)
+        return some(self, **options)
+
+    sweeping.Sweep.some = slowly
     user = sys.argv[1]
     pbmon.configure()
     for n in range(150):
@@ -517,7 +541,7 @@ def test_killed_in_the_middle_it_is_finished_by_whoever_comes(request, place, tm
         engine = open_engine(url)
         subjects += pseudonyms(engine, user, pepper_of(engine))[:2] if n else []
         engine.dispose()
-        time.sleep(chance.uniform(0, 0.12))
+        time.sleep(chance.uniform(0.05, 0.4))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         deletions = open_deletions(url)
