@@ -1,4 +1,5 @@
-"""Writes docs/api.md, docs/catalogue.md and docs/settings.md from docstrings and tables.
+"""Writes docs/api.md, docs/catalogue.md, docs/settings.md and docs/export.schema.json from
+docstrings and tables.
 
     python docs/build.py [--check]
 
@@ -8,6 +9,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pbmon
 from pbmon import catalog, settings
+from pbmon.store.export import schema_of_export
 
 HERE = Path(__file__).parent
 
@@ -211,7 +214,12 @@ def api() -> str:
 def main() -> int:
     """Write the files, or compare them."""
     stale = []
-    pages = {"api.md": api(), "catalogue.md": catalogue(), "settings.md": setting_table()}
+    pages = {
+        "api.md": api(),
+        "catalogue.md": catalogue(),
+        "settings.md": setting_table(),
+        "export.schema.json": json.dumps(schema_of_export(), indent=2) + "\n",
+    }
     for name, text in pages.items():
         path = HERE / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:

@@ -59,6 +59,7 @@ PROMETHEUS_NAMES = {
     "pbmon.store.lag": "pbmon_store_lag_seconds",
     "pbmon.job.last_success": "pbmon_job_last_success_seconds",
     "pbmon.worker.active": "pbmon_worker_active",
+    "pbmon.deletions.outstanding": "pbmon_deletions_outstanding",
     "pbmon.delivery.waiting": "pbmon_delivery_waiting",
     "pbmon.delivery.dead_letters": "pbmon_delivery_dead_letters",
     "pbmon.mark.time": "pbmon_mark_time_seconds",

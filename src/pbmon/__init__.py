@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pbmon.business.growth import funnel as funnel
     from pbmon.business.growth import user_growth as user_growth
     from pbmon.business.openfeature import OpenFeatureHook as OpenFeatureHook
+    from pbmon.business.persons import delete_user as delete_user
+    from pbmon.business.persons import export_user as export_user
     from pbmon.business.revenue import track_adjustment as track_adjustment
     from pbmon.business.revenue import track_chargeback as track_chargeback
     from pbmon.business.revenue import track_refund as track_refund
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from pbmon.business.revenue_metrics import RevenueMetrics as RevenueMetrics
     from pbmon.business.revenue_metrics import revenue_metrics as revenue_metrics
     from pbmon.catalog import VERSION as __version__  # noqa: F401, N811
+    from pbmon.erasure import Receipt as Receipt
     from pbmon.errors import ErrorSummary as ErrorSummary
     from pbmon.growth import Cohort as Cohort
     from pbmon.growth import FeatureAdoption as FeatureAdoption
@@ -58,6 +61,7 @@ _NAMES = {
     "ErrorSummary": "pbmon.errors:ErrorSummary",
     "FeatureAdoption": "pbmon.growth:FeatureAdoption",
     "FunnelStep": "pbmon.growth:FunnelStep",
+    "Receipt": "pbmon.erasure:Receipt",
     "Refused": "pbmon.runtime:Refused",
     "RevenueMetrics": "pbmon.business.revenue_metrics:RevenueMetrics",
     "StoreError": "pbmon.runtime:StoreError",
@@ -69,10 +73,12 @@ _NAMES = {
     "configure": "pbmon.wiring:configure",
     "consent": "pbmon.business.consent:consent",
     "context": "pbmon.identity:context",
+    "delete_user": "pbmon.business.persons:delete_user",
     "error_middleware": "pbmon.business.error_middleware:error_middleware",
     "error_summary": "pbmon.business.errors:error_summary",
     "experiment": "pbmon.business.experiments:experiment",
     "experiment_report": "pbmon.business.experiments:experiment_report",
+    "export_user": "pbmon.business.persons:export_user",
     "expose": "pbmon.business.experiments:expose",
     "feature_adoption": "pbmon.business.growth:feature_adoption",
     "feedback": "pbmon.business.feedback:feedback",

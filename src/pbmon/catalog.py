@@ -339,6 +339,11 @@ ROLE = Attribute(
 DESTINATION = Attribute(
     "pbmon.destination", "string", "Where events are delivered to: webhook, segment …"
 )
+PLACE = Attribute(
+    "pbmon.deletion.place",
+    "string",
+    "Where something of a person may still be: store, journals, outbox, disk, or a destination.",
+)
 CURRENCY = Attribute("pbmon.currency", "string", "ISO 4217 code of the amounts counted.")
 TRANSACTION_KIND = Attribute(
     "pbmon.transaction.kind",
@@ -737,6 +742,14 @@ MARK_TIME = Metric(
     (MARK_KIND, MARK_NAME),
     of_store=True,
 )
+DELETIONS_OUTSTANDING = Metric(
+    "pbmon.deletions.outstanding",
+    "gauge",
+    "{deletion}",
+    "Deletions of people that are not done in a place: see `pbmon privacy status`.",
+    (PLACE,),
+    of_store=True,
+)
 SPOOL_REPLACED = Metric(
     "pbmon.spool.replaced_values",
     "counter",
@@ -877,5 +890,13 @@ RELEASE_DEPLOYED = Log(
     "INFO",
     "A release runs that was not the newest before; once, by the process that noted its mark.",
     ("release", "previous"),
+)
+USER_DELETED = Log(
+    "User analytics deleted",
+    "pbmon.privacy",
+    "INFO",
+    "The tables of the store hold nothing any more of a person who was to be deleted; once for "
+    "each, without who it was.",
+    ("receipt", "rows", "outstanding"),
 )
 LOGS: tuple[Log, ...] = tuple(r for r in tuple(globals().values()) if isinstance(r, Log))

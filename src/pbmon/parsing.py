@@ -287,9 +287,17 @@ class Target:
 TARGETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "webhook": ("url", "secret", "plain", "source", "max_events", "max_bytes"),
-        "segment": ("write_key", "url"),
-        "mixpanel": ("token", "account", "secret", "project_id", "url"),
-        "amplitude": ("api_key", "url"),
+        "segment": ("write_key", "url", "deletion_token", "deletion_url"),
+        "mixpanel": (
+            "token",
+            "account",
+            "secret",
+            "project_id",
+            "url",
+            "deletion_token",
+            "deletion_url",
+        ),
+        "amplitude": ("api_key", "url", "secret_key", "deletion_url"),
     }
 )
 """Destination → its options."""

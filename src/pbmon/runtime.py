@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from pbmon import budgets
 from pbmon.catalog import Metric
+from pbmon.erasure import Receipt
 from pbmon.errors import ErrorSummary
 from pbmon.experiments import Exposed
 from pbmon.growth import Cohort, FeatureAdoption, FunnelStep, UserGrowth
@@ -289,11 +290,32 @@ class Reader(Protocol):
     ) -> FeedbackSummary:
         """Of a survey by its name; segment: by whose values."""
 
+    def export(self, user_id: str, sharing: str) -> dict[str, Any]:
+        """All that the store holds of a person; sharing: legal basis of that purpose."""
+
     def exposed(self, key: str, goal: str, window_s: float | None) -> Exposed:
         """An experiment's people by their first variant, and who of them did `goal` after it."""
 
     def errors(self, limit: int, since: int | None, release: str | None) -> list[ErrorSummary]:
         """The most frequent ones; release: counting this one alone."""
+
+
+class Eraser(Protocol):
+    """Where delete_user() and export_user() report. Each raises StoreError."""
+
+    def delete(self, user_id: str, timeout_s: float) -> Receipt:
+        """timeout_s: how long what waits outside of the tables is waited for."""
+
+    def export(self, user_id: str, timeout_s: float) -> dict[str, Any]:
+        """timeout_s: how long what waits on this host is waited for."""
+
+
+class _NoEraser:
+    def delete(self, user_id: str, timeout_s: float) -> Receipt:
+        raise StoreError("the store can't be reached yet; call pbmon.configure() first")
+
+    def export(self, user_id: str, timeout_s: float) -> dict[str, Any]:
+        raise StoreError("the store can't be reached yet; call pbmon.configure() first")
 
 
 def _no_reader() -> Reader:
@@ -409,6 +431,7 @@ class Runtime:
     feedback: FeedbackSink | None = None
     reader: Callable[[], Reader] = _no_reader
     """Opens the store at its first call. Raises StoreError."""
+    eraser: Eraser = field(default_factory=_NoEraser)
     refusals: Callable[[str, str], None] = lambda call, reason: None
     """Counts a call of the API that was refused: (call, reason)."""
     flush: Callable[[float], bool] = lambda timeout_s: True

@@ -183,6 +183,29 @@ class Settings:
         parsing.whole_above_zero,
         "Days after which events are deleted; totals and days of activity stay. Unset: never.",
     )
+    feedback_retention_days: int | None = _setting(
+        None,
+        parsing.whole_above_zero,
+        "Days after which answers to surveys are deleted. Unset: never.",
+    )
+    exposures_retention_days: int | None = _setting(
+        None,
+        parsing.whole_above_zero,
+        "Days after which it is forgotten who met which variant; more than any experiment takes. "
+        "Unset: never.",
+    )
+    sessions_retention_days: int | None = _setting(
+        None,
+        parsing.whole_above_zero,
+        "Days after which it is forgotten whose a session turned out to be, as long as a session "
+        "lives at least. Unset: never.",
+    )
+    dead_letters_retention_days: int | None = _setting(
+        None,
+        parsing.whole_above_zero,
+        "Days after which events that a destination refused are no dead letters any more. Unset: "
+        "never, but not beyond their event.",
+    )
     timezone: str = _setting(
         "UTC",
         parsing.zone,

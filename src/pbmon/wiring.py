@@ -138,6 +138,7 @@ def _start(resolved: settings.Settings) -> None:
     worker.install(meter)
     _parts["providers"].accounts.install(meter)
     active.reader = worker.reader.open
+    active.eraser = worker
     active.flush = _finish
     active.accounts = _parts["providers"].accounts.summary
     activate_hooks()

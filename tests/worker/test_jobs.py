@@ -109,7 +109,7 @@ def test_an_application_changes_no_schema_of_postgresql(url):
     done = jobs.run_due(runs, resolved(), now, may_change_schema=False)
     assert done == [("errors", TODAY), ("growth", YESTERDAY)]
     done = jobs.run_due(runs, resolved(), now, may_change_schema=True)
-    assert done == [("months", TODAY), ("retention", TODAY)]
+    assert done == [("months", TODAY), ("retention", TODAY), ("vacuum", TODAY)]
 
 
 def test_a_store_that_is_away_is_said_and_tried_again(caplog):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from pbmon import runtime, signals
+from pbmon.spool import turning
 from pbmon.spool.directory import Home, UnusableError
 from pbmon.spool.journal import MAX_RECORD, Journal
 
@@ -109,10 +110,19 @@ class Intake:
                 self._making = False
             return self._journal
 
+    def begin(self) -> None:
+        """Have a journal before anything comes, and with it what brings journals into the store."""
+        if self._journal is None:
+            self._open()
+
     def look_after(self) -> None:
-        """About once a second: another journal where nothing more can be put into this one."""
+        """About once a second: another journal where nothing more can be put into this one, and
+        another segment where somebody asks for it."""
         journal = self._journal
-        if journal is None or journal.is_usable:
+        if journal is None:
+            return
+        if journal.is_usable:
+            journal.turn(turning.asked(journal.home))
             return
         if not journal.is_there:
             self._has_lost = True

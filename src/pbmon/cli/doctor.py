@@ -209,6 +209,8 @@ def _print_events(resolved: settings.Settings) -> bool:
     url = url_of("store_url", resolved.store_url) or f"sqlite:///{default_file(place, service)}"
     try:
         print(f"    store {privacy.mask_url(url)} {access.status(url)}")
+        for where, count, why in access.outstanding_deletions(url):
+            print(f"    deletions outstanding in {where}: {count}{f' ({why})' if why else ''}")
     except access.StoreError as error:
         print(f"  ✗ store {privacy.mask_url(url)} {error}")
         return False

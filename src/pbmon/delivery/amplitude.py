@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 from pbmon.delivery.courier import (
@@ -15,10 +16,17 @@ from pbmon.delivery.courier import (
     to_json,
 )
 from pbmon.delivery.events import Event
-from pbmon.outbound import TIMEOUT_S, Answer
+from pbmon.delivery.forgetting import Forgetter
+from pbmon.outbound import TIMEOUT_S, Answer, is_remote
 
 URL = "https://api2.amplitude.com"
 """`https://api.eu.amplitude.com` for a project in the EU."""
+
+DELETION_URL = "https://amplitude.com"
+"""`https://analytics.eu.amplitude.com` for a project in the EU."""
+
+DELETIONS = 100
+"""People of one request."""
 
 _SHORTEST_ID = 5
 _BY_FIELD = (
@@ -29,15 +37,36 @@ _BY_FIELD = (
 
 
 class Amplitude(Courier):
-    """api_key: the project's. Raises ValueError for what can't be used."""
+    """api_key: the project's. secret_key: likewise, by which people are deleted; deletion_url:
+    where. Raises ValueError for what can't be used."""
 
     name = "amplitude"
     limits = Limits(1000, 20_000_000)
 
-    def __init__(self, api_key: str, *, url: str = URL, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        url: str = URL,
+        secret_key: str = "",
+        deletion_url: str = DELETION_URL,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         if not api_key:
             raise ValueError("amplitude: the API key is empty; it is in the project's settings")
         super().__init__(f"{url.rstrip('/')}/batch", timeout_s=timeout_s)
+        is_remote(f"{self.name}.deletion_url", deletion_url)
+        self.forgetter = Forgetter(
+            self.name,
+            f"{deletion_url.rstrip('/')}/api/2/deletions/users",
+            most=DELETIONS,
+            form=lambda subjects: {
+                "data": to_json(_deletion(subjects)),
+                "auth": (api_key.encode(), secret_key.encode()),
+            },
+            is_receipt=_is_job,
+            missing="" if secret_key else "set secret_key of [destinations.amplitude]",
+        )
         self.around = (b'{"api_key":' + to_json(api_key) + b',"events":[', b"]}")
 
     def encode(self, event: Event) -> bytes:
@@ -77,6 +106,21 @@ class Amplitude(Courier):
                 found.update(dict.fromkeys(positions(indexes, len(ids)), reason))
         silenced = positions(body.get("silenced_events"), len(ids))
         return {**found, **dict.fromkeys(silenced, "silenced:400")}
+
+
+def _deletion(subjects: Sequence[str]) -> Mapping[str, object]:
+    # Of ids that it has never seen it would else refuse all.
+    return {"user_ids": list(subjects), "requester": "pbmon", "ignore_invalid_id": "True"}
+
+
+def _is_job(answer: Answer) -> bool:
+    """One job, or a list of them, by days."""
+    try:
+        found = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return False
+    jobs = found if isinstance(found, list) else [found]
+    return all(isinstance(job, dict) and "day" in job for job in jobs)
 
 
 def _who(event: Event) -> Mapping[str, str]:

@@ -17,7 +17,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from pbmon import privacy
-from pbmon.delivery.events import Destination, Event, Outcome
+from pbmon.delivery.events import Destination, Event, Forgotten, Outcome
+from pbmon.delivery.forgetting import Forgetter
 from pbmon.outbound import Answer, Client, cause
 
 TOO_LARGE = "too_large"
@@ -89,6 +90,8 @@ class Courier(Destination):
     """What stands before and after the events, which are parted by commas."""
     content_type = "application/json"
     compressed = False
+    forgetter: Forgetter
+    """How people are deleted there; set by the subclass."""
 
     def __init__(
         self,
@@ -173,8 +176,12 @@ class Courier(Destination):
                 return Outcome(tuple(delivered), dead, left, verdict.retry_after_s, verdict.fault)
         return Outcome(tuple(delivered), dead)
 
+    def forget(self, subjects: Sequence[str]) -> Forgotten:
+        return self.forgetter.forget(subjects)
+
     def close(self) -> None:
         self._client.close()
+        self.forgetter.close()
 
     def _items(self, events: Sequence[Event], dead: dict[str, str]) -> Iterator[_Item]:
         """The events that a request can carry; the others are dead. An id given twice is one."""

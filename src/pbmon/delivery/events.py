@@ -40,6 +40,19 @@ class Outcome:
     """Why there is an `again`, in a few words without secrets."""
 
 
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What became of people whom a destination was asked to delete, by pseudonym: each is in one of
+    the two. It has taken the request; when it is done with it is its own matter."""
+
+    asked: tuple[str, ...] = ()
+    again: tuple[str, ...] = ()
+    """Who is to be asked for again later."""
+    retry_after_s: float | None = None
+    fault: str = ""
+    """Why there is an `again`, in a few words without secrets."""
+
+
 class Destination(Protocol):
     """Used by one thread at a time, and by the process that made it: a forked child makes its
     own."""
@@ -53,6 +66,11 @@ class Destination(Protocol):
     def send(self, events: Sequence[Event]) -> Outcome:
         """Send the events in as many requests as the destination's limits demand, up to the first
         one that has to be tried again. Never raises."""
+        ...
+
+    def forget(self, subjects: Sequence[str]) -> Forgotten:
+        """Have it delete what it has of these people, in as many requests as its limits demand, up
+        to the first one that has to be tried again. Never raises."""
         ...
 
     def close(self) -> None:

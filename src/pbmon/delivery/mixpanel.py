@@ -12,14 +12,23 @@ from pbmon.delivery.courier import (
     to_json,
 )
 from pbmon.delivery.events import Event
-from pbmon.outbound import TIMEOUT_S, Answer
+from pbmon.delivery.forgetting import Forgetter
+from pbmon.outbound import TIMEOUT_S, Answer, is_remote
 
 URL = "https://api.mixpanel.com"
 """`https://api-eu.mixpanel.com` for a project in the EU, `https://api-in.mixpanel.com` in India."""
 
+DELETION_URL = "https://mixpanel.com"
+"""`https://eu.mixpanel.com` for a project in the EU."""
+
+DELETIONS = 1999
+"""People of one request."""
+
 
 class Mixpanel(Courier):
     """token: the project's; or account and secret of a service account, with the project_id.
+    deletion_token: OAuth token of the GDPR's API, by which people are deleted, with the project's
+    token; deletion_url: where.
 
     Raises ValueError for what can't be used.
     """
@@ -36,6 +45,8 @@ class Mixpanel(Courier):
         secret: str = "",
         project_id: str = "",
         url: str = URL,
+        deletion_token: str = "",
+        deletion_url: str = DELETION_URL,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         if bool(token) == bool(account) or not bool(account) == bool(secret) == bool(project_id):
@@ -48,6 +59,20 @@ class Mixpanel(Courier):
             query={"strict": "1", **({"project_id": project_id} if project_id else {})},
             timeout_s=timeout_s,
             credentials=(token, "") if token else (account, secret),
+        )
+        is_remote(f"{self.name}.deletion_url", deletion_url)
+        usable = bool(token and deletion_token)
+        self.forgetter = Forgetter(
+            self.name,
+            f"{deletion_url.rstrip('/')}/api/app/data-deletions/v3.0/",
+            most=DELETIONS,
+            form=lambda subjects: {
+                "params": {"token": token},
+                "data": to_json({"distinct_ids": list(subjects), "compliance_type": "GDPR"}),
+            },
+            is_receipt=lambda answer: answer.json().get("status") == "ok",
+            missing="" if usable else "set deletion_token, and token, of [destinations.mixpanel]",
+            headers={"Authorization": f"Bearer {deletion_token}"},
         )
 
     def encode(self, event: Event) -> bytes:

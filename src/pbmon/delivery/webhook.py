@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import time
+import uuid
 from collections.abc import Mapping, Sequence
 
 from pbmon.delivery.courier import Courier, Limits, moment, to_json
 from pbmon.delivery.events import Event
+from pbmon.delivery.forgetting import Forgetter
 from pbmon.delivery.signing import signed, signing_key
 from pbmon.outbound import TIMEOUT_S, Answer
 
 MAX_EVENTS = 100
 MAX_BYTES = 512 * 1024
+
+DELETION = "pbmon.user.deleted"
+"""Name of the event that says that its person is to be deleted."""
+
+_NAMESPACE = uuid.UUID("0f6f8f0e-6f0e-5d0c-9c5e-7a3b1e0d4c11")
 
 
 class Webhook(Courier):
@@ -45,6 +53,15 @@ class Webhook(Courier):
         self._source = source
         self._plain = plain
         self._key = signing_key(secret)
+        self.forgetter = Forgetter(
+            self.name,
+            url,
+            most=max_events,
+            form=lambda subjects: {"data": self._deletion(subjects)},
+            is_receipt=lambda answer: True,
+            headers={"Content-Type": self.content_type},
+            sign=self.headers,
+        )
 
     def encode(self, event: Event) -> bytes:
         return to_json(_plain(event) if self._plain else self._cloud_event(event))
@@ -59,6 +76,19 @@ class Webhook(Courier):
         # Of the events alone, so that the same ones sent again are the same message.
         message = "pbmon_" + hashlib.sha256("\n".join(ids).encode()).hexdigest()[:32]
         return signed(self._key, message, body)
+
+    def _deletion(self, subjects: Sequence[str]) -> bytes:
+        """A batch as of events, of one event for each person. Sent again it has the same ids."""
+        now = time.time_ns() // 1000
+        return b"[" + b",".join(
+            self.encode(
+                Event(
+                    id=str(uuid.uuid5(_NAMESPACE, subject)), name=DELETION, occurred_at=now,
+                    subject=subject, session=None, properties={}, segments={},
+                )
+            )
+            for subject in subjects
+        ) + b"]"  # fmt: skip
 
     def _cloud_event(self, event: Event) -> Mapping[str, object]:
         return {

@@ -43,6 +43,8 @@ class Backlog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.source = path.name
+        self.begun_at = _begun_at(path)
+        """When it was made, µs since the epoch; 0 where that can't be said."""
         self._data: tuple[int, bytes] = (-1, b"")
 
     def is_abandoned(self) -> bool:
@@ -115,6 +117,13 @@ class Backlog:
         """Remove the journal of a dead process whose items are all in the store; whether that
         was done."""
         return remove(self.path)
+
+
+def _begun_at(path: Path) -> int:
+    try:
+        return (path / LOCK).stat().st_mtime_ns // 1000  # nobody writes into it
+    except OSError:
+        return 0
 
 
 def _behind(number: int, data: bytes) -> Position:

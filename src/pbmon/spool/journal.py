@@ -44,6 +44,7 @@ class Journal:
         self._number = 0
         self._full = ("", 0.0)
         self._closed = False
+        self._turned = ""
         self._synced = (0, 0)
         """Number of the segment, and its end, up to which all is on the disk itself."""
         self._are_names_synced = False
@@ -119,6 +120,17 @@ class Journal:
             return None
         self._segment = made
         return made
+
+    def turn(self, request: str) -> None:
+        """Begin another segment, unless that was done for this request: what is in the others goes
+        once it is stored. Without room for one it is tried again at the next call."""
+        with self._lock:
+            if request == self._turned or self._closed or self._writing:
+                return
+            current = self._segment
+            is_used = current.end > frames.START if current is not None else self._number > 0
+            if not is_used or self._add_segment() is not None:
+                self._turned = request
 
     def _refuse(self, error: OSError) -> str:
         reason = disk.reason(error)

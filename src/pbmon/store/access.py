@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pbmon.store.alerts import Judge
     from pbmon.store.conversion import Conversions
     from pbmon.store.deliveries import Deliveries
+    from pbmon.store.erasure import Deletions
     from pbmon.store.figures import Figures
     from pbmon.store.jobs import Runs
     from pbmon.store.notifications import Notifications
@@ -108,6 +109,18 @@ def status(url: str) -> str:
     return "is up to date"
 
 
+def outstanding_deletions(url: str) -> list[tuple[str, int, str | None]]:
+    """Place, how many deletions of people are not done there, and why; nothing is made. Raises
+    StoreError."""
+    if not may_be_there(url):
+        return []
+    deletions = open_deletions(url)
+    try:
+        return [(each.place, each.deletions, each.fault) for each in deletions.outstanding()]
+    finally:
+        deletions.close()
+
+
 def open_deliveries(url: str, basis: str) -> Deliveries:
     """What destinations are to get; basis: of the purpose `sharing`. Raises StoreError."""
     from pbmon.store.deliveries import Deliveries
@@ -142,6 +155,15 @@ def open_runs(url: str) -> Runs:
     made = open_engine(url)
     read(made)
     return Runs(made)
+
+
+def open_deletions(url: str) -> Deletions:
+    """The deletions of people. Raises StoreError."""
+    from pbmon.store.erasure import Deletions
+
+    made = open_engine(url, patience_s=PATIENCE_S)
+    _require_current(made)
+    return Deletions(made)
 
 
 def open_figures(url: str) -> Figures:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy import func, select, text
 
-from pbmon.store import schema
+from pbmon.store import schema, vacuum
 from pbmon.store.access import asking
 from pbmon.store.engine import SCHEMA, reading
+from pbmon.store.erasure import Deletions
 from pbmon.store.schema import DAY
 from pbmon.store.tables import (
     checkpoints,
@@ -18,13 +19,16 @@ from pbmon.store.tables import (
     deliveries,
     event_keys,
     events,
+    exposures,
+    feedback,
     insert_of,
     job_runs,
+    sessions,
     subject_days,
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Column, Connection, Engine
 
 _T = TypeVar("_T")
 
@@ -84,6 +88,18 @@ class Runs:
 
         return asking(attempt)
 
+    def vacuum(self, *, rewrites: bool = False, anyway: bool = False) -> bool:
+        """As vacuum.vacuum(), if somebody was deleted since the last time, or anyway; whether it
+        was done."""
+        deletions = Deletions(self._engine)
+        newest = deletions.waits_for_disk()
+        if newest is None and not anyway:
+            return False
+        asking(lambda: vacuum.vacuum(self._engine, rewrites=rewrites))
+        if newest is not None:
+            deletions.note_vacuumed(newest)
+        return True
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -100,6 +116,20 @@ def forget_events(connection: Connection, before: int) -> None:
             connection.execute(text(f"DROP TABLE {SCHEMA}.{name}"))
     for table in (events, event_keys, deliveries, dead_letters):
         connection.execute(table.delete().where(table.c.occurred_at < before))
+
+
+BY_AGE = {
+    "feedback": feedback.c.occurred_at,
+    "exposures": exposures.c.exposed_at,
+    "sessions": sessions.c.linked_at,
+    "dead_letters": dead_letters.c.died_at,
+}
+"""Table → the time by which its rows are forgotten, after the setting <table>_retention_days."""
+
+
+def forget(connection: Connection, time: Column[int], before: int) -> None:
+    """Delete the rows of a table that are older than this (µs since the epoch)."""
+    connection.execute(time.table.delete().where(time < before))
 
 
 def forget_activity(connection: Connection, before: dt.date) -> None:

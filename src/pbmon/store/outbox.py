@@ -18,7 +18,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from pbmon import runtime
 from pbmon.store import faults
-from pbmon.store.engine import SCHEMA
+from pbmon.store.engine import SCHEMA, reading
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -163,6 +163,18 @@ class Drain:
     def let_go(self) -> None:
         """In a forked child: the connections are the parent's."""
         self._engine.dispose(close=False)
+
+    def newest(self) -> int:
+        """Number of the newest row; 0: there is none. Raises SQLAlchemyError."""
+        return self._ask(f"SELECT coalesce(max(id), 0) FROM {self._name}")
+
+    def has_upto(self, row: int) -> bool:
+        """Whether a row up to this number is still there. Raises SQLAlchemyError."""
+        return bool(self._ask(f"SELECT count(*) FROM {self._name} WHERE id <= {row}"))
+
+    def _ask(self, query: str) -> int:
+        with reading(self._engine).connect() as connection:
+            return int(connection.exec_driver_sql(query).scalar_one())
 
     def take(self, limit: int, store: Callable[[list[tuple[bytes, bytes]]], object]) -> int:
         """Hand up to `limit` rows of key and payload to `store`, remove them; how many.

@@ -24,6 +24,13 @@ STORE = "store"
 META = select(meta.c.value).where(meta.c.key == bindparam("key"))
 
 
+def pepper(connection: Connection, given: bytes | None) -> bytes:
+    """Of the HMACs by which people are found: as given, else the store's own."""
+    if given is not None:
+        return given
+    return bytes.fromhex(connection.execute(META, {"key": "pepper"}).scalar_one())
+
+
 class Person(NamedTuple):
     """A user as the store knows them; subject: their pseudonym, none where no key is known."""
 

@@ -17,6 +17,7 @@ from pbmon.store import (
     error_figures,
     error_summary,
     experiments,
+    export,
     feedback,
     funnels,
     growth,
@@ -109,6 +110,10 @@ class Reader:
 
     def errors(self, limit: int, since: int | None, release: str | None) -> list[ErrorSummary]:
         return self._ask(lambda connection: error_summary.read(connection, limit, since, release))
+
+    def export(self, user_id: str, sharing: str) -> dict[str, Any]:
+        """All of a person, as export.of_person()."""
+        return self._ask(lambda connection: export.of_person(connection, user_id, sharing))
 
     def _ask(self, ask: Callable[[Connection], _T]) -> _T:
         def attempt() -> _T:

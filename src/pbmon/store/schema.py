@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 VERSION_TABLE = "schema_version"
-VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Of the steps in migrations/versions, the oldest first."""
 
 PEOPLE_VERSION = "people_version"
@@ -48,6 +48,7 @@ TIMEZONE = "timezone"
 
 MONTHS_AHEAD = 13
 _LOCK = 0x70626D6F6E  # "pbmon": of pg_advisory_xact_lock
+_PEOPLE_LOCK = 0x70626D6F6E50  # "pbmonP", likewise
 
 
 class State(Enum):
@@ -188,6 +189,15 @@ def month_of(partition: str) -> dt.date | None:
 def following(month: dt.date) -> dt.date:
     """The first day of the next month."""
     return (month + dt.timedelta(days=32)).replace(day=1)
+
+
+def hold_people(connection: Connection, *, alone: bool = False) -> None:
+    """First of all in a transaction that stores rows of people: until its end nobody is deleted.
+    alone: of one that deletes somebody, nobody else stores any meanwhile; who comes later finds the
+    tombstone. In SQLite there is one writer at a time."""
+    if connection.dialect.name == "postgresql":
+        kind = "" if alone else "_shared"
+        connection.execute(text(f"SELECT pg_advisory_xact_lock{kind}(:key)"), {"key": _PEOPLE_LOCK})
 
 
 def note_change_of_people(connection: Connection) -> None:

@@ -76,6 +76,7 @@ events = Table(
         "events_subject", "subject", "occurred_at",
         postgresql_where=text("subject IS NOT NULL"), sqlite_where=text("subject IS NOT NULL"),
     ),
+    Index("events_session", "session", **_where("subject IS NULL AND session IS NOT NULL")),
     postgresql_partition_by="RANGE (occurred_at)",
     sqlite_with_rowid=False,
 )  # fmt: skip
@@ -158,6 +159,7 @@ sessions = Table(
     Column("session", Id, primary_key=True),
     Column("subject", Id, nullable=False),
     Column("linked_at", BigInteger, nullable=False),
+    Index("sessions_subject", "subject"),
     sqlite_with_rowid=False,
 )
 """Whose a session turned out to be."""
@@ -171,6 +173,7 @@ exposures = Table(
     Column("exposed_at", BigInteger, nullable=False),
     Column("assigned_by", String(20), nullable=False),
     Column("crossed", Boolean, nullable=False),
+    Index("exposures_subject", "subject"),
     sqlite_with_rowid=False,
 )
 """The first variant of an experiment that somebody met. subject: pseudonym of a user, or of a
@@ -191,6 +194,28 @@ consents = Table(
 )
 """Every decision, in its order; never changed."""
 
+deletions = Table(
+    "deletions",
+    metadata,
+    Column("receipt_id", Id, primary_key=True),
+    Column("place", String(50), primary_key=True),
+    Column("lookup", Id, nullable=False),
+    Column("requested_at", BigInteger, nullable=False),
+    Column("target", Id),
+    Column("counts", Json),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("fault", String(200)),
+    Column("finished_at", BigInteger),
+    Index("deletions_lookup", "lookup"),
+    Index("deletions_waiting", "place", "due_at", **_where("finished_at IS NULL")),
+    sqlite_with_rowid=False,
+)
+"""Of each person who was deleted, a row for each place: `store`, `journals`, `outbox`, `disk`, or a
+destination. lookup: of the tombstone in `subjects`. target: the pseudonym that is to go there; none
+once it is gone. counts: rows by table. attempts: how often it was tried; of journals, how many
+shippers have cleared theirs. due_at: not before."""
+
 checkpoints = Table(
     "checkpoints",
     metadata,
@@ -200,9 +225,11 @@ checkpoints = Table(
     Column("stored", BigInteger, nullable=False),
     Column("dropped", BigInteger, nullable=False),
     Column("changed_at", BigInteger, nullable=False),
+    Column("held_since", BigInteger),
     sqlite_with_rowid=False,
 )
-"""How far each journal is in the store; moved in the transaction that stores its items."""
+"""How far each journal is in the store; moved in the transaction that stores its items. held_since:
+nothing that was written into it before this time is on its disk any more."""
 
 deliveries = Table(
     "deliveries",
@@ -212,6 +239,7 @@ deliveries = Table(
     Column("event_id", Id, primary_key=True),
     Column("lookup", Id),
     Column("subject", Id),
+    Index("deliveries_lookup", "lookup", **_where("lookup IS NOT NULL")),
     sqlite_with_rowid=False,
 )
 """Events that a destination has not got yet, put here as they are stored. lookup: of the person in
@@ -227,6 +255,7 @@ dead_letters = Table(
     Column("subject", Id),
     Column("reason", String(50), nullable=False),
     Column("died_at", BigInteger, nullable=False),
+    Index("dead_letters_lookup", "lookup", **_where("lookup IS NOT NULL")),
     sqlite_with_rowid=False,
 )
 """Events that a destination refuses for themselves, with the reason."""
@@ -260,6 +289,7 @@ feedback = Table(
         "feedback_subject", "subject",
         postgresql_where=text("subject IS NOT NULL"), sqlite_where=text("subject IS NOT NULL"),
     ),
+    Index("feedback_session", "session", **_where("subject IS NULL AND session IS NOT NULL")),
     sqlite_with_rowid=False,
 )  # fmt: skip
 """One row for each answer. id: of the application's id and the person, else of its place in a
@@ -397,6 +427,7 @@ transactions = Table(
     Column("counted_at", BigInteger),
     Column("subject", Id),
     Column("segments", Json),
+    Index("transactions_subject", "subject", **_where("subject IS NOT NULL")),
     Index("transactions_charge", "charge", **_where("charge IS NOT NULL")),
     Index("transactions_occurred", "occurred_at", **_where("counted_at IS NOT NULL")),
     Index("transactions_counted", "counted_at", **_where("counted_at IS NOT NULL")),

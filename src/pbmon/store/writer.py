@@ -32,14 +32,15 @@ from pbmon.spool.entries import (
     decode,
 )
 from pbmon.spool.ledger import Position
-from pbmon.store import schema
+from pbmon.store import people, schema
 from pbmon.store.engine import reading
+from pbmon.store.erasure import Deletions
 from pbmon.store.errors import Errors
 from pbmon.store.events import Events
 from pbmon.store.exposures import Exposures
 from pbmon.store.feedback import FeedbackBook
 from pbmon.store.ledger import Ledger
-from pbmon.store.people import META, People, Person
+from pbmon.store.people import People, Person
 from pbmon.store.tables import (
     checkpoints,
     event_keys,
@@ -72,6 +73,8 @@ class Portion(NamedTuple):
     items: Sequence[tuple[Position, bytes]]
     """Place and payload; an empty one was refused by the database."""
     end: Position
+    begun_at: int = 0
+    """When the journal was made, µs since the epoch."""
 
 
 class SupersededError(Exception):
@@ -146,11 +149,11 @@ class Writer:
             set_={"events": event_totals.c.events + add.excluded.events},
         )
         with reading(engine).connect() as connection:
-            if pepper is None:
-                pepper = bytes.fromhex(connection.execute(META, {"key": "pepper"}).scalar_one())
+            pepper = people.pepper(connection, pepper)
             self.zone = schema.zone(connection)
         self.lookup = lru_cache(_CACHED)(partial(privacy.lookup, pepper))
         self.session = lru_cache(_CACHED)(partial(privacy.session_pseudonym, pepper))
+        self.deletions = Deletions(engine, pepper)
         self.people: dict[str, Person] = {}
         self.people_version: str | None = None
         self.days: set[tuple[dt.date, bytes]] = set()
@@ -247,6 +250,7 @@ class Batch:
             self._counts[source][True] += 1
 
     def store(self, connection: Connection) -> None:
+        schema.hold_people(connection)  # before any row is: who waits for it keeps nobody waiting
         self._claim(connection)
         self.people.store_consents(connection)
         named = [each for book in self._books.values() for each in book.people()]
@@ -268,14 +272,14 @@ class Batch:
 
     def _claim(self, connection: Connection) -> None:
         """First of all, so that of two readers the second waits here, and then finds out."""
-        fresh = [portion.source for portion in self._portions if portion.begin == (0, 0)]
+        fresh = [portion for portion in self._portions if portion.begin == (0, 0)]
         if fresh:
             connection.execute(
                 self.writer.adding[checkpoints],
                 [
-                    {"source": source, "segment": 0, "offset": 0, "stored": 0, "dropped": 0,
-                     "changed_at": self.now}
-                    for source in fresh
+                    {"source": each.source, "segment": 0, "offset": 0, "stored": 0, "dropped": 0,
+                     "changed_at": self.now, "held_since": each.begun_at}
+                    for each in fresh
                 ],
             )  # fmt: skip
         for portion in self._portions:

@@ -6,20 +6,27 @@ An application that calls none of it makes no journal, opens no database and has
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
+from typing import Any
 
-from pbmon import signals
+from pbmon import privacy, signals
 from pbmon.business.intake import Intake
-from pbmon.runtime import Reading
+from pbmon.erasure import Receipt
+from pbmon.runtime import Reading, StoreError
 from pbmon.settings import Settings
 from pbmon.spool import journal
 from pbmon.spool.directory import Home
+from pbmon.store.access import open_deletions
+from pbmon.worker import erasure
 from pbmon.worker.reader import LazyReader
 from pbmon.worker.roles import Roles, build
 from pbmon.worker.rounds import Rounds
+from pbmon.worker.targets import targets
+from pbmon.worker.urls import outbox_url
 
 _WATCH_EVERY_S = 1.0
 
@@ -81,6 +88,41 @@ class Embedded(Roles):
     def sync(self) -> Future[bool]:
         """Have on the disk itself what was taken before; whether it is, and no store is asked."""
         return self._syncs.join(0.0)
+
+    # --- people, as runtime.Eraser ---
+
+    def delete(self, user_id: str, timeout_s: float) -> Receipt:
+        deadline_s = time.monotonic() + timeout_s
+        settings, url = self._settings(), self._reach()
+        deletions = open_deletions(url)
+        try:
+            return erasure.delete(
+                deletions,
+                user_id,
+                tuple(targets(settings)),
+                has_outbox=outbox_url(settings, url) is not None,
+                deadline_s=deadline_s,
+                ship=self._ship,
+            )
+        except StoreError as error:
+            raise StoreError(f"the store {privacy.mask_url(url)} {error}") from None
+        finally:
+            deletions.close()
+
+    def export(self, user_id: str, timeout_s: float) -> dict[str, Any]:
+        self._reach()
+        self._ship(time.monotonic() + timeout_s)
+        return self.reader.open().export(user_id, self._settings().consent["sharing"])
+
+    def _reach(self) -> str:
+        """URL of the store, which is there from then on. Raises StoreError."""
+        self.intake.begin()
+        self.reader.open()  # one in SQLite is made, or upgraded
+        return self.reader.url
+
+    def _ship(self, deadline_s: float) -> None:
+        if self.shipper is not None:
+            self.shipper.finish(deadline_s)
 
     def close(self, timeout_s: float) -> None:
         """Nothing more is taken; what is not in the store by then is left to the next shipper."""

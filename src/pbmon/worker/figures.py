@@ -6,11 +6,11 @@ from __future__ import annotations
 from functools import partial
 
 from pbmon.settings import Settings
-from pbmon.store import alerts, deliveries, growth, marks, revenue
+from pbmon.store import alerts, deliveries, erasure, growth, marks, revenue
 from pbmon.store.figures import Source
 
 SOURCES: tuple[Source, ...] = (
-    deliveries.figures, growth.figures, alerts.figures, marks.figures,
+    deliveries.figures, erasure.figures, growth.figures, alerts.figures, marks.figures,
 )  # fmt: skip
 """All of them are asked in one snapshot of the store.
 

@@ -37,8 +37,9 @@ class Job:
     """do: the work for one day, in a transaction that notes it as done. each_day: whether every
     missed day is made up for. changes_schema: with PostgreSQL it is left to `pbmon worker` and
     `pbmon run`. take: in the place of `do`, for what must not hold the store while it reads: the
-    figures of a day that is over, in the zone of the store; whether it was done now. needs: a
-    setting without which there is nothing to do."""
+    figures of a day that is over, in the zone of the store; whether it was done now. apart: what no
+    transaction can hold; always left to `pbmon worker` and `pbmon run`. needs: a setting without
+    which there is nothing to do."""
 
     name: str
     meaning: str
@@ -46,6 +47,7 @@ class Job:
     each_day: bool = False
     changes_schema: bool = False
     take: Take | None = None
+    apart: Callable[[Any], object] | None = None
     needs: str | None = None
 
 
@@ -55,6 +57,10 @@ def _retention(connection: Any, settings: Settings, day: dt.date) -> None:
     if settings.events_retention_days is not None:
         oldest = day - dt.timedelta(days=settings.events_retention_days)
         jobs.forget_events(connection, schema.micros(oldest))
+    for name, time in jobs.BY_AGE.items():
+        days = getattr(settings, f"{name}_retention_days")
+        if days is not None:
+            jobs.forget(connection, time, schema.micros(day - dt.timedelta(days=days)))
     if settings.activity_retention_days is not None:
         jobs.forget_activity(connection, day - dt.timedelta(days=settings.activity_retention_days))
     jobs.forget_checkpoints(connection)
@@ -75,18 +81,27 @@ def _months(connection: Any, _settings: Settings, day: dt.date) -> None:
         schema.add_months(connection, day)
 
 
+def _vacuum(runs: Runs) -> bool:
+    return runs.vacuum()
+
+
 JOBS = {
     job.name: job
     for job in (
         Job("months", "add a partition for each month ahead", _months, changes_schema=True),
         Job(
             "retention",
-            "delete events older than events_retention_days, days of activity likewise, and alerts "
-            "that were over 90 days ago",
+            "delete what is older than events_retention_days and its like say, and alerts that "
+            "were over 90 days ago",
             _retention,
             changes_schema=True,  # a month is a partition, which is dropped
         ),
         Job("errors", "delete errors that were not seen for errors_retention_days", _errors),
+        Job(
+            "vacuum",
+            "have nothing left in the files of the database of people who were deleted",
+            apart=_vacuum,
+        ),
         Job(
             "growth",
             "take the growth figures of a day that is over, by activity",
@@ -136,6 +151,8 @@ def run_due(
     for job in JOBS.values():
         if job.changes_schema and runs.is_postgresql and not may_change_schema:
             continue
+        if job.apart is not None and not may_change_schema:
+            continue
         if not applies(job, settings):
             continue
         newest = last[job.name][0] if job.name in last else None
@@ -154,4 +171,8 @@ def run(runs: Runs, job: Job, settings: Settings, day: dt.date) -> bool:
     NotTakenError where the application's own table can't be read."""
     if job.take is not None:
         return job.take(runs, settings, day)
+    if job.apart is not None:
+        if runs.last().get(job.name, ("", 0))[0] >= day.isoformat():
+            return False
+        job.apart(runs)
     return runs.run(job.name, day.isoformat(), lambda c: job.do(c, settings, day))

@@ -83,7 +83,9 @@ class Journals:
                     backlog.path, chunk.damaged,
                 )  # fmt: skip
             if chunk.items or chunk.position != position:
-                portions.append(Portion(name, position, chunk.items, chunk.position))
+                portions.append(
+                    Portion(name, position, chunk.items, chunk.position, backlog.begun_at)
+                )
                 limit -= len(chunk.items)
                 if limit <= 0:
                     break
@@ -96,6 +98,8 @@ class Journals:
         known = self._positions.get(name)
         if known is None:
             known = self._positions[name] = asking(lambda: writer.position(name))
+            # Whoever stored what is before it may not have come to removing it.
+            self._backlogs[name].release(known)
         return known
 
     def settle(self, portion: Portion) -> None:

@@ -34,6 +34,7 @@ from pbmon.store.access import (
 from pbmon.worker import jobs, releases
 from pbmon.worker.alerts import Alerting
 from pbmon.worker.conversion import convert_waiting
+from pbmon.worker.erasure import Outstanding
 
 if TYPE_CHECKING:
     from pbmon.store.conversion import Conversions
@@ -100,6 +101,7 @@ class Leader:
         self._runs: Runs | None = None
         self._figures: Figures | None = None
         self._conversions: Conversions | None = None
+        self._outstanding = Outstanding(self._url)
         self._figures_at_s = self._jobs_at_s = self._conversions_at_s = self._release_at_s = 0.0
         self._rateless = -1
         """Transactions that wait although they were looked at; -1: none was yet."""
@@ -136,6 +138,11 @@ class Leader:
             self._answer(asked)
             if is_due:
                 round_at_s = time.monotonic() + _EVERY_S
+        self.end()
+
+    def end(self) -> None:
+        """Give up role and connections, once the thread is over or where there was none."""
+        self.stop()
         with signals.guard("leaving the store"):
             self._close()
 
@@ -157,7 +164,8 @@ class Leader:
 
     def _leave_store(self) -> None:
         for each in (
-            self._figures, self._deliveries, self._runs, self._conversions, *self._destinations
+            self._figures, self._deliveries, self._runs, self._conversions, self._outstanding,
+            *self._destinations,
         ):  # fmt: skip
             if each is not None:
                 each.close()
@@ -173,6 +181,7 @@ class Leader:
                 self.read_figures()
                 if not wholly:
                     return
+                self.erase()
                 self.do_jobs()
                 while self.deliver() and not self._stopped:
                     self.read_figures()
@@ -318,10 +327,9 @@ class Leader:
             return False
         if self._deliveries is None:
             self._deliveries = open_deliveries(self._url, self._settings.consent["sharing"])
-            self._destinations = [make() for make in self._make]
         states = {state.destination: state for state in self._deliveries.states()}
         more = False
-        for destination in self._destinations:
+        for destination in self._made():
             state = states.get(destination.name)
             if state is None or not state.waiting:
                 continue
@@ -329,6 +337,16 @@ class Leader:
                 continue
             more |= self._deliver_to(destination, state.failures)
         return more
+
+    def _made(self) -> Sequence[Destination]:
+        if not self._destinations:
+            self._destinations = [make() for make in self._make]
+        return self._destinations
+
+    def erase(self, *, at_once: bool = False) -> None:
+        """Go on with the deletions of people that are outstanding: every two seconds, or at once.
+        Raises StoreError."""
+        self._outstanding.step(self._made, at_once=at_once)
 
     def _deliver_to(self, destination: Destination, failures: int) -> bool:
         assert self._deliveries is not None
@@ -376,7 +394,9 @@ class Leader:
         """In a forked child: role, thread and connections are the parent's."""
         if self._leadership is not None:
             self._leadership.forget()
-        for each in (self._figures, self._deliveries, self._runs, self._conversions):
+        for each in (
+            self._figures, self._deliveries, self._runs, self._conversions, self._outstanding
+        ):  # fmt: skip
             if each is not None:
                 each.let_go()
         if self._alerting is not None:

@@ -51,6 +51,11 @@ class LazyReader:
                 self._url = url
             return self._reader
 
+    @property
+    def url(self) -> str:
+        """Of the store that was opened last."""
+        return self._url
+
     def close(self) -> None:
         with self._lock:
             self._close()

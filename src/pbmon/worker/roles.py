@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from opentelemetry.metrics import Meter, Observation
 
 from pbmon import catalog, runtime, signals
-from pbmon.outbound import url_of
 from pbmon.rates.chosen import at_hand, open_rates
 from pbmon.settings import Settings
 from pbmon.spool.directory import Home
@@ -19,7 +18,7 @@ from pbmon.worker.alerts import Alerting
 from pbmon.worker.leader import Leader
 from pbmon.worker.shipper import PORTION, Shipper
 from pbmon.worker.targets import makers
-from pbmon.worker.urls import store_url
+from pbmon.worker.urls import outbox_url, store_url
 
 
 class Roles:
@@ -108,7 +107,7 @@ def build(
         home,
         url,
         settings.consent,
-        outbox_url=url_of("outbox_url", settings.outbox_url),
+        outbox_url=outbox_url(settings, url),
         destinations=tuple(destinations),
         base_currency=settings.base_currency,
         rates=at_hand(settings),

@@ -10,15 +10,25 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pbmon import privacy, signals
 from pbmon.money import Rates
+from pbmon.spool import turning
 from pbmon.spool.backlog import Duty
 from pbmon.spool.directory import Home
-from pbmon.store.access import RejectedError, StoreError, asking, open_outbox, open_writer
+from pbmon.store.access import (
+    RejectedError,
+    StoreError,
+    asking,
+    may_be_there,
+    open_outbox,
+    open_writer,
+)
+from pbmon.worker.clearance import Clearance
 from pbmon.worker.journals import Journals
 
 if TYPE_CHECKING:
@@ -37,6 +47,7 @@ _ROLE_EVERY_S = 1.0
 _LOOK_EVERY_S = 2.0
 _OUTBOX_EVERY_S = 0.5
 _TOUCH_EVERY_S = 3600.0
+_TURN_EVERY_S = 60.0
 _AGAIN_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 NOTHING = b""
@@ -73,7 +84,7 @@ class Shipper:
         self._destinations = destinations
         self._base_currency = base_currency
         self._rates = rates
-        self._outbox_url = outbox_url or (url if url.startswith("postgres") else None)
+        self._outbox_url = outbox_url
         self._portion = portion
         self._timezone = timezone
         self._scrubs = scrubs
@@ -100,6 +111,8 @@ class Shipper:
         self.delivered = 0
         self.dropped: Counter[str] = Counter()
         self._journals = Journals(self._home, self.dropped)
+        self._clearance = Clearance(self._home)
+        self._turn_at_s = 0.0
 
     # --- the thread ---
 
@@ -126,11 +139,17 @@ class Shipper:
                     self.take_duty()
             if hurry:
                 self._look_at_s = self._outbox_at_s = 0.0
+                self._clearance.hurry()
             if self._on_duty:
                 self._ship_all()
             with self._awake:
                 self._rounds += 1
                 self._awake.notify_all()
+        self.end()
+
+    def end(self) -> None:
+        """Give up role and connections, once the thread is over or where there was none."""
+        self.stop()
         with self._lock, signals.guard("leaving the store"):
             self._close()
             self._leave_duty()
@@ -150,6 +169,8 @@ class Shipper:
         with signals.guard("emptying the outbox"):
             while self.empty_outbox() and not self._stopped:
                 pass
+        with signals.guard("clearing what was deleted"):
+            self.clear()
 
     @property
     def place(self) -> Path:
@@ -205,8 +226,10 @@ class Shipper:
             if not self.take_duty():
                 return True
             self._look_at_s = self._outbox_at_s = 0.0
+            self._clearance.hurry()
             while time.monotonic() < deadline_s:
                 if not self.ship() and not self.empty_outbox():
+                    self.clear()
                     return self._behind_since_s is None
         return False
 
@@ -280,6 +303,34 @@ class Shipper:
             self._outbox_at_s = time.monotonic() + _OUTBOX_EVERY_S
         return more
 
+    def clear(self) -> None:
+        """Have what waited when somebody was deleted off this host, and say so to the store. What
+        fails is tried again."""
+        with self._lock:
+            if time.monotonic() < self._again_at_s:
+                return
+            try:
+                if self._writer is None and not may_be_there(self._url):
+                    return
+                self._clearance.step(self._open().deletions, self._outbox)
+            except (StoreError, OSError) as error:
+                why = error if isinstance(error, StoreError) else error.strerror
+                signals.tell(
+                    "clearance",
+                    "pbmon: whether anything of people who were deleted waits in %s can't be said "
+                    "(%s); it is tried again",
+                    self._home.path, why,
+                )  # fmt: skip
+
+    def _turn(self) -> None:
+        """Somebody who was deleted came again: no segment is to hold that for long."""
+        now_s = time.monotonic()
+        if now_s < self._turn_at_s:
+            return
+        self._turn_at_s = now_s + _TURN_EVERY_S
+        with suppress(OSError):  # it goes with the segment, then
+            turning.ask(self._home)
+
     def _take(self, limit: int) -> bool:
         writer = self._open()
         if self._outbox is None:
@@ -302,6 +353,8 @@ class Shipper:
     def _note(self, written: Written) -> None:
         self.delivered += written.stored
         self.dropped.update(written.dropped)
+        if written.dropped["deleted"]:
+            self._turn()
         if written.dropped["consent"]:
             signals.tell(
                 "consent",

@@ -18,5 +18,12 @@ def store_url(settings: Settings, home: Home) -> str:
     return url_of("store_url", settings.store_url) or f"sqlite:///{file}"
 
 
+def outbox_url(settings: Settings, store: str) -> str | None:
+    """Of the database of the outbox: as set, or the store, if that is PostgreSQL."""
+    return url_of("outbox_url", settings.outbox_url) or (
+        store if store.startswith("postgres") else None
+    )
+
+
 def default_file(state_directory: Path, service: str) -> Path:
     return state_directory / _STORES / f"{directory.slug(service)}.sqlite3"
