@@ -176,7 +176,7 @@ def test_development_names_are_those_of_the_installed_conventions():
     others = {name for name in development if not name.startswith("otel.")}
     assert others == {
         "http.server.active_requests", "db.response.returned_rows", "feature_flag.key",
-        "feature_flag.result.variant",
+        "feature_flag.result.variant", "enduser.pseudo.id", "session.id",
     }  # fmt: skip
     assert development <= constants(new_attributes, new_metrics)
     assert development.isdisjoint(constants(metrics, stable_attributes))

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -173,6 +174,21 @@ def url_of(setting: str, url: str | None) -> str | None:
             setting, name, setting,
         )  # fmt: skip
     return found
+
+
+def secret_of(setting: str, where: str) -> str:
+    """A secret that is said as `env:NAME` or `file:PATH`. Raises ValueError: why there is none."""
+    kind, _, name = where.partition(":")
+    if kind == "file":
+        try:
+            return Path(name).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{setting}: {name} can't be read ({privacy.error_type(error)})"
+            ) from None
+    if not os.environ.get(name):
+        raise ValueError(f"{setting} is {where}, which is not set")
+    return os.environ[name]
 
 
 def retry_after_s(value: str | None, longest_s: float = _LONGEST_WAIT_S) -> float | None:

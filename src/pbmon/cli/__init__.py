@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from importlib import import_module, metadata
 
 COMMANDS = (
-    "dashboards", "delivery", "doctor", "experiment", "reconcile", "report", "run", "store",
-    "worker",
+    "consent", "dashboards", "delivery", "doctor", "experiment", "pseudonyms", "reconcile",
+    "report", "run", "store", "worker",
 )  # fmt: skip
 
 

@@ -23,14 +23,14 @@ from sqlalchemy import inspect, text
 
 from pbmon import growth, signals
 from pbmon.runtime import StoreError
-from pbmon.store import outbox
+from pbmon.store import outbox, pseudonyms
 from pbmon.store.engine import SCHEMA
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 VERSION_TABLE = "schema_version"
-VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0009")
 """Of the steps in migrations/versions, the oldest first."""
 
 PEOPLE_VERSION = "people_version"
@@ -76,11 +76,12 @@ def version(connection: Connection) -> str | None:
     return found
 
 
-def upgrade(engine: Engine, timezone: str = "UTC") -> State:
+def upgrade(engine: Engine, timezone: str = "UTC", *, pepper: bytes | None = None) -> State:
     """Bring the tables to the newest version, one process at a time; what they were before.
 
     A newer version than this one's is left alone. timezone: of the days of people, for a store that
-    has none yet; it never changes.
+    has none yet; it never changes. pepper: from outside, by which people are known in one that is
+    made.
     """
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
@@ -92,6 +93,8 @@ def upgrade(engine: Engine, timezone: str = "UTC") -> State:
             _migrate(connection)
         if found is not State.NEWER:
             _set_up(connection, timezone)
+        if found is State.ABSENT and pepper is not None:
+            pseudonyms.adopt(connection, pepper)
         if found is not State.NEWER and connection.dialect.name == "postgresql":
             add_months(connection, dt.datetime.now(dt.timezone.utc).date())
             outbox.create(connection)
@@ -188,6 +191,18 @@ def month_of(partition: str) -> dt.date | None:
 def following(month: dt.date) -> dt.date:
     """The first day of the next month."""
     return (month + dt.timedelta(days=32)).replace(day=1)
+
+
+def hold_people(connection: Connection, *, changes: bool) -> str:
+    """The version of what `subjects` says, which nobody changes until the transaction ends; and
+    whoever is about to change it waits for all who rely on it.
+
+    Before any row of `subjects`: so two transactions never wait for each other.
+    """
+    from pbmon.store.tables import meta
+
+    query = meta.select().with_only_columns(meta.c.value).where(meta.c.key == PEOPLE_VERSION)
+    return str(connection.execute(query.with_for_update(read=not changes)).scalar_one())
 
 
 def note_change_of_people(connection: Connection) -> None:

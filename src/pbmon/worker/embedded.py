@@ -17,6 +17,7 @@ from pbmon.runtime import Reading
 from pbmon.settings import Settings
 from pbmon.spool import journal
 from pbmon.spool.directory import Home
+from pbmon.worker.pseudonyms import SpanPseudonyms
 from pbmon.worker.reader import LazyReader
 from pbmon.worker.roles import Roles, build
 from pbmon.worker.rounds import Rounds
@@ -43,6 +44,7 @@ class Embedded(Roles):
         self._syncs = Rounds("pbmon-sync", lambda _timeout_s: self.intake.sync())
         self._former: list[Roles] = []
         self.reader = LazyReader(settings, service)
+        self.pseudonyms = SpanPseudonyms(settings, self.reader.open)
 
     def _open_home(self) -> Home:
         return journal.open_home(self._settings().state_dir, self._service())
@@ -80,6 +82,7 @@ class Embedded(Roles):
         self.finish(timeout_s)
         self._watch.stop()
         self.stop()
+        self.pseudonyms.stop()
         self.reader.close()
 
 

@@ -94,6 +94,8 @@ def build(
         home,
         url,
         settings.consent,
+        versions=settings.consent_version,
+        pepper=settings.pepper,
         outbox_url=url_of("outbox_url", settings.outbox_url),
         destinations=tuple(destinations),
         base_currency=settings.base_currency,
