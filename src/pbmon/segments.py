@@ -41,7 +41,7 @@ def parse(value: Any) -> Declared:
             raise ValueError(
                 f"{value!r} is not a list of names, nor a table ([segments.NAME] in pbmon.toml)"
             )
-        value = dict.fromkeys(value, ())
+        value = dict.fromkeys(map(_name, value), ())
     return MappingProxyType({_name(name): _values(name, each) for name, each in value.items()})
 
 
