@@ -28,3 +28,15 @@ def test_retry_after(value, wait_s):
 def test_retry_after_as_a_date_is_the_time_until_then():
     wait_s = outbound.retry_after_s(formatdate(time.time() + 60, usegmt=True))
     assert 50 < wait_s <= 60
+
+
+def test_a_secret_is_read_from_where_it_is(tmp_path, monkeypatch):
+    (tmp_path / "token").write_text("of the file\n", encoding="utf-8")
+    monkeypatch.setenv("TOKEN", "of the variable")
+    monkeypatch.delenv("NOT_SET", raising=False)
+    assert outbound.secret_of("token", f"file:{tmp_path}/token") == "of the file"
+    assert outbound.secret_of("token", "env:TOKEN") == "of the variable"
+    with pytest.raises(ValueError, match="token is env:NOT_SET, which is not set"):
+        outbound.secret_of("token", "env:NOT_SET")
+    with pytest.raises(ValueError, match=r"token: none can't be read \(FileNotFoundError\)"):
+        outbound.secret_of("token", "file:none")

@@ -127,7 +127,7 @@ def test_before_configure_a_decision_is_not_taken(monkeypatch):
     assert pbmon.consent.grant(7) == NOT_CONFIGURED
 
 
-# --- in a context -----------------------------------------------------------------------------------
+# --- in a context ---
 
 
 def call_everything():

@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy import select
 
 from pbmon import cli
+from pbmon.cli import doctor
+from pbmon.spool import entries
 from pbmon.store import tables
 from pbmon.store.access import open_engine, open_writer
 from tests.fresh import run
@@ -52,16 +54,20 @@ def untimed(text):
 def test_decisions_are_noted_and_told(pbmon):
     assert pbmon("consent", "status", "7") == (
         0,
-        "analytics  not asked; basis opt-in: not kept\n"
-        "sharing    not asked; basis opt-in: not kept\n",
+        (
+            "analytics  not asked; basis opt-in: not kept\n"
+            "sharing    not asked; basis opt-in: not kept\n"
+        ),
         "",
     )
     code, output, _ = pbmon("consent", "grant", "7", "analytics", "--version", "2026-10")
     assert (code, untimed(output)) == (
         0,
-        "analytics  granted (version 2026-10); basis opt-in: kept\n"
-        "sharing    not asked; basis opt-in: not kept\n"
-        "  THEN  analytics granted, version 2026-10\n",
+        (
+            "analytics  granted (version 2026-10); basis opt-in: kept\n"
+            "sharing    not asked; basis opt-in: not kept\n"
+            "  THEN  analytics granted, version 2026-10\n"
+        ),
     )
     asked = {"PBMON_CONSENT_VERSION": "2026-11"}
     code, output, _ = pbmon("consent", "status", "7", **asked)
@@ -72,12 +78,14 @@ def test_decisions_are_noted_and_told(pbmon):
     code, output, _ = pbmon("consent", "withdraw", "7", "sharing", **asked)
     assert (code, untimed(output)) == (
         0,
-        "analytics  granted (version 2026-11); basis opt-in, version 2026-11 required: kept\n"
-        "sharing    withdrawn; basis opt-in, version 2026-11 required: not kept\n"
-        "  THEN  analytics granted, version 2026-10\n"
-        "  THEN  analytics granted, version 2026-11\n"
-        "  THEN  sharing granted, version 2026-11\n"
-        "  THEN  sharing withdrawn\n",
+        (
+            "analytics  granted (version 2026-11); basis opt-in, version 2026-11 required: kept\n"
+            "sharing    withdrawn; basis opt-in, version 2026-11 required: not kept\n"
+            "  THEN  analytics granted, version 2026-10\n"
+            "  THEN  analytics granted, version 2026-11\n"
+            "  THEN  sharing granted, version 2026-11\n"
+            "  THEN  sharing withdrawn\n"
+        ),
     )
 
 
@@ -164,3 +172,24 @@ def test_a_pepper_that_can_not_be_had_is_said_and_never_shown(pbmon, where, why)
 def test_the_command_is_there():
     done = run(sys.executable, "-m", "pbmon.cli", "consent", "--help")
     assert "say what a person has agreed to" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("decisions", "said"),
+    [
+        ([], "    decisions: 0 people agree, 0 refuse\n    so no figure has anybody; tell pbmon."),
+        ([True] * 12 + [False], "    decisions: 12 people agree, fewer than 10 refuse\n"),
+    ],
+)
+def test_doctor_says_how_many_have_said_what(pbmon, store, capsys, decisions, said):
+    payloads = [
+        entries.encode(entries.Consent(n + 1, str(n), "analytics", granted))
+        for n, granted in enumerate(decisions)
+    ]
+    writer = open_writer(store, "opt-in")
+    writer.write([portion(*payloads)])
+    writer.close()
+    doctor._print_decisions(store, "opt-in")
+    output = capsys.readouterr().out
+    assert output.startswith(said)
+    assert ("no figure" in output) == (decisions == [])

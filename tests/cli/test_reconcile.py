@@ -12,7 +12,6 @@ import pytest
 from opentelemetry.sdk.resources import Resource
 
 from pbmon import catalog, cli
-from pbmon.cli import reconcile
 from pbmon.runtime import Figure, Reading
 from pbmon.store import lines, schema, tables
 from pbmon.store.access import open_engine
@@ -338,11 +337,3 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PBMON_PROMETHEUS_URL", "http://127.0.0.1:1")
     assert "store.sqlite3 is made by the first event" in told(capsys, status=2).err
     assert not (tmp_path / "store.sqlite3").exists()
-
-
-def test_a_token_is_read_from_where_it_is(tmp_path, monkeypatch):
-    (tmp_path / "token").write_text("of the file\n", encoding="utf-8")
-    monkeypatch.setenv("TOKEN", "of the variable")
-    assert reconcile._token(f"file:{tmp_path}/token") == "of the file"
-    assert reconcile._token("env:TOKEN") == "of the variable"
-    assert reconcile._token(None) is None

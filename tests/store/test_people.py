@@ -6,13 +6,16 @@ from __future__ import annotations
 import threading
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
+from pbmon import privacy
 from pbmon.spool import entries
 from pbmon.spool.ledger import Position
 from pbmon.store import schema, tables
 from pbmon.store.access import open_deliveries, open_writer
+from pbmon.store.events import Events
 from pbmon.store.schema import HOUR
+from tests.stack.process import wait_until
 from tests.store.test_deliveries import put
 from tests.store.test_writer import NOON, START, event, portion
 
@@ -200,9 +203,52 @@ def test_four_writers_and_a_withdrawal_no_event_is_stored_after_it(url, engine):
     )
 
 
-def _events_of(connection, writer, user):
-    from pbmon import privacy
+def test_a_withdrawal_waits_for_who_relies_on_what_was_known(postgresql, monkeypatch):
+    """A writer that has judged a person, and has not stored their event yet: the withdrawal is
+    committed after it, so that no event of theirs comes behind it."""
+    url = postgresql.url.render_as_string(hide_password=False)
+    writer, other = open_writer(url, "opt-out"), open_writer(url, "opt-out")
+    writer.write([portion(event(user="7"), source="0-a")])
+    is_judged, may_go_on, store = threading.Event(), threading.Event(), Events.store
 
+    def pausing(book, connection):
+        is_judged.set()
+        assert may_go_on.wait(120)
+        store(book, connection)
+
+    monkeypatch.setattr(Events, "store", pausing)
+    slow = threading.Thread(target=writer.write, args=([portion(event(user="7"), source="1-a")],))
+    slow.start()
+    assert is_judged.wait(120)
+    counts = []
+
+    def withdraw():
+        other.write([portion(said(False, NOON + 1), source="2-b")])
+        with postgresql.connect() as connection:
+            counts.append(_events_of(connection, other, "7"))
+
+    quick = threading.Thread(target=withdraw)
+    quick.start()
+    wait_until(lambda: counts or _waits_for_a_lock(postgresql), "it waits", 60)
+    may_go_on.set()
+    for thread in (slow, quick):
+        thread.join(120)
+    with postgresql.connect() as connection:
+        assert [_events_of(connection, other, "7")] == counts == [2]
+    writer.close()
+    other.close()
+
+
+def _waits_for_a_lock(engine):
+    with engine.connect() as connection:
+        query = text(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return connection.execute(query).scalar_one() > 0
+
+
+def _events_of(connection, writer, user):
     key = select(tables.subjects.c.key).where(tables.subjects.c.lookup == writer.lookup(user))
     found = connection.execute(key).scalar()
     if found is None:
