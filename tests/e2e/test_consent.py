@@ -3,6 +3,7 @@ that goes to another machine; and what it does not govern carries nobody."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -10,13 +11,22 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 import pbmon
-from pbmon import privacy
+from pbmon import privacy, settings
+from pbmon.store import tables
+from pbmon.store.access import open_engine
+from pbmon.worker.leader import Leader
+from pbmon.worker.pseudonyms import Known
+from pbmon.worker.targets import makers
 from tests.delivery.vendors import WebhookVendor
+from tests.e2e import consenting
 from tests.e2e.consent_model import CALLS, World, settle, worlds
+from tests.fresh import run
 from tests.patience import patiently
 from tests.store.conftest import file  # noqa: F401
+from tests.telemetry.receiver import Receiver
 
 OTHERS = {
     "Accepted", "Budget", "Cohort", "FeatureAdoption", "FunnelStep", "Refused", "RevenueMetrics",
@@ -162,3 +172,50 @@ def rows_are_as_the_model_says(world):
     assert total[0] == sum(n for (table, _), n in kept.items() if table == "events")
     (booked,) = world.rows("SELECT count(*) FROM transactions")
     assert booked[0] == world.ledger  # money is booked in any case
+
+
+def test_in_a_process_of_its_own_nobody_else_is_told_of(vendor, tmp_path):
+    """What arrives at an OTLP receiver and at a webhook, and what is left on the disk."""
+    vendor.requests.clear()
+    with Receiver() as receiver:
+        done = run(
+            sys.executable, "-m", "tests.e2e.consenting",
+            PBMON_STATE_DIR=str(tmp_path / "state"), PBMON_SERVICE_NAME="shop",
+            PBMON_ENDPOINT=receiver.url, PBMON_USER_SPANS="true", PBMON_LOGS="true",
+            PBMON_SESSION_FROM="header:x-session", PBMON_REQUEST_LOG="all",
+            ANALYTICS_ENDPOINT=vendor.url, ANALYTICS_ENABLED="true",
+            OTEL_TRACES_EXPORTER="otlp", OTEL_METRICS_EXPORTER="otlp",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        otlp = b"".join(body for _, _, body in receiver.arrived)
+    store = f"sqlite:///{tmp_path}/state/store/shop.sqlite3"
+    resolved, _ = settings.resolve({"analytics_endpoint": vendor.url, "analytics_enabled": True})
+    leader = Leader(store, resolved, list(makers(resolved, "shop").values()))
+    assert leader.lead()
+    while leader.deliver():
+        pass
+    leader._close()
+    sent = b"".join(request.body for request in vendor.requests)
+    engine = open_engine(store)
+    with engine.connect() as connection:
+        key, *others = [
+            bytes(row.key) for row in connection.execute(tables.subjects.select()) if row.analytics
+        ]
+        booked = connection.execute(select(tables.transactions.c.subject)).scalars().all()
+    engine.dispose()
+    assert others == []
+    assert sorted(subject is None for subject in booked) == [False, True, True]
+    written = b"".join(p.read_bytes() for p in (tmp_path / "state").rglob("*") if p.is_file())
+    everywhere = otlp + sent + written + done.stderr.encode()
+    for name in consenting.PEOPLE:
+        assert consenting.user(name).encode() not in everywhere
+        assert consenting.session(name).encode() not in everywhere
+    for canary in (b"refuses-canary", b"unasked-canary", b"denied-canary"):
+        assert canary not in everywhere
+    assert b"bought" in otlp  # the counter of it
+    assert b"agrees-canary" not in otlp
+    assert b"agrees-canary" in sent
+    assert sent.count(privacy.pseudonym(key, "webhook").hex().encode()) >= 2
+    named = Known(key, "otlp")
+    assert otlp.count(named.user.encode()) == 1  # of three requests the one of who agrees
+    assert otlp.count(named.session(consenting.session("agrees")).encode()) == 1
