@@ -103,7 +103,7 @@ def test_names_are_unique(table):
 
 
 def test_log_messages_are_unique():
-    assert len({log.message for log in LOGS}) == len(LOGS) == 8
+    assert len({log.message for log in LOGS}) == len(LOGS) == 9
 
 
 def test_prometheus_names_are_these():
@@ -180,7 +180,7 @@ def test_development_names_are_those_of_the_installed_conventions():
     others = {name for name in development if not name.startswith("otel.")}
     assert others == {
         "http.server.active_requests", "db.response.returned_rows", "feature_flag.key",
-        "feature_flag.result.variant",
+        "feature_flag.result.variant", "enduser.pseudo.id", "session.id",
     }  # fmt: skip
     assert development <= constants(new_attributes, new_metrics)
     assert development.isdisjoint(constants(metrics, stable_attributes))

@@ -40,6 +40,7 @@ def test_what_the_settings_may_say(value, parsed):
         ([5], "segment 5 is no name"),
         ([[]], "segment [] is no name"),
         (["x" * 51], "is no name"),
+        ([[]], "is no name"),
         ({"plan": {"value": ["a"]}}, "segment plan has no option 'value'; it has values"),
         ({"plan": {"values": "a"}}, 'must be texts, such as ["free", "pro"]'),
         ({"plan": {"values": [1]}}, "must be texts"),

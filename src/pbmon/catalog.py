@@ -305,6 +305,15 @@ CONSENT = Attribute(
     "anonymous: nobody's event.",
     values=("granted", "denied", "undecided", "anonymous"),
 )
+USER_PSEUDONYM = Attribute(
+    "enduser.pseudo.id",
+    "string",
+    "Pseudonym of the request's user, with `user_spans`; of people of whom something may be kept.",
+    "development",
+)
+SESSION_PSEUDONYM = Attribute(
+    "session.id", "string", "Pseudonym of a session of that user, likewise.", "development"
+)
 FLAG_KEY = Attribute("feature_flag.key", "string", "Declared experiment.", "development")
 FLAG_VARIANT = Attribute(
     "feature_flag.result.variant", "string", "Declared variant of it.", "development"

@@ -85,7 +85,8 @@ class Identity:
     """What is known of one request. user_id, session_id: the application's own ids."""
 
     __slots__ = (
-        "_route", "_scope", "noted", "person", "request", "segments", "session_id", "user_id",
+        "_route", "_scope", "consent", "noted", "person", "request", "segments", "session_id",
+        "user_id",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +96,8 @@ class Identity:
         self.user_id: str | None = None
         self.session_id: str | None = None
         self.segments: Mapping[str, str] | None = None
+        self.consent: bool | None = None
+        """What was said of their consent to `analytics`; False: nothing is kept of them."""
         self.person: Person | None = None
         """Set by a framework's hook as soon as it has the request."""
         self.request: Identity | None = None
@@ -142,6 +145,13 @@ class Identity:
         if active.find_session is not None:
             return active.find_session(scope)
         return self.person.session_id() if self.person is not None else None
+
+    def consent_of(self, user_id: str | None) -> bool | None:
+        """What was said of this user's consent, or of whoever it is; of another one than whom it
+        was said of it is no agreement."""
+        if self.consent and user_id is not None and user_id != self.user_id:
+            return None
+        return self.consent
 
     def let_go(self) -> None:
         """At the end of the request: what its background work may still ask is kept of it."""
@@ -192,6 +202,15 @@ def note_route(template: str) -> None:
         (found.request or found).route = template
 
 
+def whole() -> Identity | None:
+    """Of this context's request, whatever part of it is somebody else's work."""
+    found = current()
+    if found is None or found.request is None:
+        return found
+    found.request.resolve()
+    return found.request
+
+
 class Begun(NamedTuple):
     """A request under way."""
 
@@ -225,13 +244,21 @@ def _reset(token: Token[Identity | None]) -> None:
 
 @contextmanager
 def context(
-    *, user_id: str | int | None = None, session_id: str | int | None = None, **segments: str
+    *,
+    user_id: str | int | None = None,
+    session_id: str | int | None = None,
+    consent: bool | None = None,
+    **segments: str,
 ) -> Iterator[None]:
     """Whose work the block does, for what is tracked in it, in its tasks and in its threads.
 
     user_id, session_id: the application's own ids, 1 to 255 characters; what is left out stays
-        as it is outside. segments: properties of the user by which figures may be divided, such
-        as plan="pro"; those named by the setting `segments` are kept.
+        as it is outside.
+    consent: True: this person has agreed to `analytics`, as a banner says. False: of what is
+        tracked in the block nothing is kept, and counters alone move; money is booked as
+        nobody's. If left out, their decisions say so.
+    segments: properties of the user by which figures may be divided, such as plan="pro"; those
+        named by the setting `segments` are kept.
 
     For jobs and scripts: in a request the user is found by itself, or by identify().
     """
@@ -240,19 +267,25 @@ def context(
     if outer is not None:
         inner.request = outer.request or outer
         inner.user_id, inner.session_id = outer.user_id, outer.session_id
-        inner.segments = outer.segments
+        inner.segments, inner.consent = outer.segments, outer.consent
     if user_id is not None:
         inner.user_id = checked("user_id", user_id)
+        inner.consent = outer.consent_of(inner.user_id) if outer is not None else None
     if session_id is not None:
         inner.session_id = checked("session_id", session_id)
+    if consent is not None:
+        if not isinstance(consent, bool):
+            raise TypeError(f"consent must be bool, not {type(consent).__name__}")
+        inner.consent = consent
     for name, value in segments.items():
         if not isinstance(value, str):
             raise TypeError(f"segment {name} must be str, not {type(value).__name__}")
     if segments:
         inner.segments = {**(inner.segments or {}), **segments}
-        whole = inner.request or inner
-        if whole.user_id in (None, inner.user_id):  # else they are somebody else's
-            whole.noted = {**(whole.noted or {}), **segments}
+        request = inner.request or inner
+        is_theirs = request.user_id in (None, inner.user_id)
+        if is_theirs and inner.consent is not False:
+            request.noted = {**(request.noted or {}), **segments}
     token = _current.set(inner)
     try:
         yield

@@ -19,6 +19,7 @@ from pbmon.budgets import Budget, Budgets, parse_budget, seconds
 from pbmon.experiments import MAX_EXPERIMENTS, Experiment, is_name, parse_experiment
 from pbmon.money import Rates
 from pbmon.peers import Network
+from pbmon.purposes import BASES, MAX_VERSION, PURPOSES
 
 Mode = Literal["pbmon", "upstream", "off"]
 
@@ -252,10 +253,6 @@ def experiments(value: Any) -> Mapping[str, Experiment]:
     return MappingProxyType({key: parse_experiment(key, each) for key, each in value.items()})
 
 
-PURPOSES = ("analytics", "sharing")
-BASES = ("opt-in", "opt-out", "not-required")
-
-
 def consent(value: Any) -> Mapping[str, str]:
     """Purpose → legal basis. One basis alone is that of all purposes."""
     if isinstance(value, str) and "=" not in value:
@@ -271,6 +268,30 @@ def consent(value: Any) -> Mapping[str, str]:
         if basis not in BASES:
             raise ValueError(f"basis {basis!r} of {purpose} is not one of {', '.join(BASES)}")
     return MappingProxyType({**dict.fromkeys(PURPOSES, "opt-in"), **value})
+
+
+def consent_versions(value: Any) -> Mapping[str, str]:
+    """Purpose → version. One version alone is that of all purposes."""
+    if isinstance(value, str) and "=" not in value:
+        value = dict.fromkeys(PURPOSES, value.strip())
+    if isinstance(value, str):
+        pairs = [part.strip().partition("=") for part in value.split(",") if part.strip()]
+        value = {name.strip(): version.strip() for name, _, version in pairs}
+    if not isinstance(value, Mapping):
+        raise ValueError("must be a version, or purpose=version pairs, such as analytics=2026-11")
+    for purpose, version in value.items():
+        if purpose not in PURPOSES:
+            raise ValueError(f"purpose {purpose!r} is not one of {', '.join(PURPOSES)}")
+        if not is_version(version):
+            raise ValueError(
+                f"version of {purpose} is not a text of 1 to {MAX_VERSION} printable characters"
+            )
+    return MappingProxyType(dict(value))
+
+
+def is_version(value: Any) -> bool:
+    """Of the text that people agree to."""
+    return isinstance(value, str) and 0 < len(value) <= MAX_VERSION and value.isprintable()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from pbmon.erasure import Receipt
 from pbmon.errors import ErrorSummary
 from pbmon.experiments import Exposed
 from pbmon.growth import Cohort, FeatureAdoption, FunnelStep, UserGrowth
+from pbmon.purposes import Decision
 from pbmon.settings import Settings
 from pbmon.surveys import FeedbackSummary, Survey
 
@@ -190,8 +191,8 @@ class EventSink(Protocol):
     def link(self, session_id: str, user_id: str) -> None:
         """The session is this user's."""
 
-    def decide(self, user_id: str, purpose: str, *, granted: bool) -> Verdict:
-        """A person's decision on a purpose."""
+    def decide(self, user_id: str, purpose: str, granted: bool, version: str | None) -> Verdict:
+        """A person's decision on a purpose. version: of the text that they agreed to."""
 
 
 class FeedbackSink(Protocol):
@@ -233,6 +234,23 @@ class ExperimentSink(Protocol):
 
     def expose(self, key: str, variant: str, user_id: str | None, assigned_by: str) -> Verdict:
         """assigned_by: as in spool.entries.Exposure."""
+
+
+class PseudonymOf(Protocol):
+    """A person of whom something may be said on spans."""
+
+    user: str
+    """The pseudonym, hexadecimal."""
+
+    def session(self, session_id: str) -> str:
+        """That of a session of theirs."""
+
+
+class Pseudonyms(Protocol):
+    """People as spans name them: what is known in memory, and asks nobody."""
+
+    def of(self, user_id: str) -> PseudonymOf | None:
+        """None where nothing may be said, or nothing is known yet: then it will be found out."""
 
 
 class StoreError(Exception):
@@ -292,6 +310,9 @@ class Reader(Protocol):
 
     def export(self, user_id: str, sharing: str) -> dict[str, Any]:
         """All that the store holds of a person; sharing: legal basis of that purpose."""
+
+    def decisions(self, user_id: str) -> dict[str, Decision | None] | None:
+        """Purpose → a person's last decision; None where they were deleted."""
 
     def exposed(self, key: str, goal: str, window_s: float | None) -> Exposed:
         """An experiment's people by their first variant, and who of them did `goal` after it."""
@@ -432,6 +453,8 @@ class Runtime:
     reader: Callable[[], Reader] = _no_reader
     """Opens the store at its first call. Raises StoreError."""
     eraser: Eraser = field(default_factory=_NoEraser)
+    pseudonyms: Pseudonyms | None = None
+    """None: spans name nobody."""
     refusals: Callable[[str, str], None] = lambda call, reason: None
     """Counts a call of the API that was refused: (call, reason)."""
     flush: Callable[[float], bool] = lambda timeout_s: True

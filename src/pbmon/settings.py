@@ -24,6 +24,7 @@ from pbmon.experiments import Experiment
 from pbmon.money import Rates
 from pbmon.parsing import Mode
 from pbmon.peers import Network
+from pbmon.purposes import PURPOSES
 from pbmon.sources import Problem
 
 
@@ -173,10 +174,28 @@ class Settings:
         "share, salt, enabled.",
     )
     consent: Mapping[str, str] = _setting(
-        MappingProxyType(dict.fromkeys(parsing.PURPOSES, "opt-in")),
+        MappingProxyType(dict.fromkeys(PURPOSES, "opt-in")),
         parsing.consent,
         "Legal basis of each purpose: opt-in, opt-out or not-required, as "
         "analytics=opt-in,sharing=opt-in.",
+    )
+    consent_version: Mapping[str, str] = _setting(
+        MappingProxyType({}),
+        parsing.consent_versions,
+        "Version of the text that people must have agreed to, such as 2026-11, or one for each "
+        "purpose: an older grant counts as not asked. Unset: any.",
+    )
+    pepper: str | None = _setting(
+        None,
+        parsing.secret,
+        "Where the secret is by which the store finds people's keys: env:NAME, that variable, or "
+        "file:PATH; 32 characters or more. Unset: the store's own.",
+    )
+    user_spans: bool = _setting(
+        False,
+        parsing.flag,
+        "Pseudonyms of user and session on the spans of requests, of people of whom something may "
+        "be kept.",
     )
     events_retention_days: int | None = _setting(
         None,

@@ -29,6 +29,7 @@ from pbmon.business.labels import SegmentLabels
 from pbmon.business.refusals import Refusals
 from pbmon.business.revenue import Cashbook
 from pbmon.hooks import dbapi
+from pbmon.purposes import ANALYTICS
 from pbmon.reload import Reload
 from pbmon.runtime import active
 from pbmon.telemetry import providers
@@ -139,6 +140,7 @@ def _start(resolved: settings.Settings) -> None:
     _parts["providers"].accounts.install(meter)
     active.reader = worker.reader.open
     active.eraser = worker
+    _name_people(resolved)
     active.flush = _finish
     active.accounts = _parts["providers"].accounts.summary
     activate_hooks()
@@ -241,6 +243,11 @@ def _find_people(resolved: settings.Settings) -> None:
     active.find_session = _finder(resolved.session_from)
 
 
+def _name_people(resolved: settings.Settings) -> None:
+    """Whether spans do."""
+    active.pseudonyms = _worker.pseudonyms if _worker is not None and resolved.user_spans else None
+
+
 def _finder(wanted: Any) -> identity.Finder | None:
     if not isinstance(wanted, str):
         return wanted  # type: ignore[no-any-return]
@@ -254,6 +261,7 @@ def _apply(resolved: settings.Settings) -> None:
     for part in _parts.values():
         part.apply(resolved)
     _find_people(resolved)
+    _name_people(resolved)
     if resolved.hooks != previous.hooks:
         signals.tell(
             "hooks",
@@ -309,8 +317,15 @@ def describe() -> str:
     return (
         f"pbmon {catalog.VERSION} runs as {providers.service_name(active.settings)}, "
         f"engine {active.settings.engine}, to {privacy.mask_url(active.settings.endpoint)}; "
-        f"hooks {hooks}{kept}"
+        f"hooks {hooks}{kept}; consent {_consent(active.settings)}"
     )
+
+
+def _consent(resolved: settings.Settings) -> str:
+    words = ", ".join(f"{purpose} {basis}" for purpose, basis in resolved.consent.items())
+    if resolved.consent[ANALYTICS] != "opt-in":
+        return words
+    return f"{words} (nothing is kept of a person who has not agreed: pbmon.consent.grant())"
 
 
 def flush(timeout_s: float = 5.0, *, durable: bool = False) -> bool:

@@ -190,7 +190,7 @@ def test_the_names_of_a_process_are_bounded():
         ("opt-in", None, None, "anonymous", None),
         ("opt-in", 7, None, "undecided", None),
         ("opt-out", 7, None, "undecided", None),
-        ("not-required", 7, None, "granted", True),
+        ("not-required", 7, None, "granted", None),
         ("opt-in", 7, True, "granted", True),
         ("not-required", 7, False, "denied", "nothing"),
         ("opt-in", None, False, "denied", "nothing"),
@@ -213,7 +213,7 @@ def test_decisions_are_handed_over_for_each_purpose():
         assert pbmon.consent.grant(7)
         assert pbmon.consent.withdraw("7", "sharing")
     assert [entry[1:] for entry in seen.entries] == [
-        ("7", "analytics", True), ("7", "sharing", True), ("7", "sharing", False),
+        ("7", "analytics", True, None), ("7", "sharing", True, None), ("7", "sharing", False, None),
     ]  # fmt: skip
     assert all(isinstance(entry, Consent) for entry in seen.entries)
 

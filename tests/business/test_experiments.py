@@ -55,7 +55,7 @@ def test_a_user_gets_their_variant_and_is_recorded_once(seen):
     assert pbmon.experiment("checkout", user_id="7") == variant
     (entry,) = seen.entries
     assert type(entry) is Exposure
-    assert entry[1:] == ("checkout", variant, "7", None, "pbmon")
+    assert entry[1:] == ("checkout", variant, "7", None, "pbmon", None)
     assert counted(seen) == ZERO | {("checkout", variant): 1}
 
 
@@ -94,8 +94,8 @@ def test_an_exposure_decided_elsewhere(seen):
     with pbmon.context(session_id="s"):
         assert pbmon.expose("checkout", "control")
     assert [e[1:] for e in seen.entries] == [
-        ("checkout", "treatment", "1", None, "application"),
-        ("checkout", "control", None, "s", "application"),
+        ("checkout", "treatment", "1", None, "application", None),
+        ("checkout", "control", None, "s", "application", None),
     ]
     assert counted(seen) == ZERO | {("checkout", v): 1 for v in HALVES}
 

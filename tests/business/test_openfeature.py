@@ -64,8 +64,8 @@ def test_who_met_which_variant(client, seen):
             "new-checkout", False, EvaluationContext(user)
         ) is (user == "7")  # fmt: skip
     assert exposures(seen) == [
-        ("new-checkout", "on", "7", None, "openfeature"),
-        ("new-checkout", "off", "8", None, "openfeature"),
+        ("new-checkout", "on", "7", None, "openfeature", None),
+        ("new-checkout", "off", "8", None, "openfeature", None),
     ]
     assert seen.metric("pbmon.experiment.exposures", feature_flag__key="new-checkout") == 2
 
@@ -79,8 +79,8 @@ def test_asynchronous_evaluations_too(client, seen):
 
     asyncio.run(ask())
     assert exposures(seen) == [
-        ("new-checkout", "on", "7", None, "openfeature"),
-        ("theme", "dark", "9", None, "openfeature"),
+        ("new-checkout", "on", "7", None, "openfeature", None),
+        ("theme", "dark", "9", None, "openfeature", None),
     ]
 
 
@@ -88,7 +88,7 @@ def test_without_a_targeting_key_it_is_the_current_subject(client, seen):
     with pbmon.context(session_id="s"):
         client.get_string_value("theme", "")
     client.get_string_value("theme", "")
-    assert exposures(seen) == [("theme", "dark", None, "s", "openfeature")]
+    assert exposures(seen) == [("theme", "dark", None, "s", "openfeature", None)]
 
 
 def test_other_flags_and_failed_evaluations_pass(client, seen):

@@ -215,12 +215,14 @@ def test_the_form_that_is_kept_for_ever():
         b'["event",1,"n",null,"s","0000000000000000000000000000000a",false,"e",null]\n'
     )
     assert encode(Link(1, "s", "u")) == b'["link",1,"s","u"]'
-    assert encode(Consent(1, "u", "analytics", False)) == b'["consent",1,"u","analytics",false]'
+    assert encode(Consent(1, "u", "analytics", False)) == (
+        b'["consent",1,"u","analytics",false,null]'
+    )
     assert encode(CHARGE) == (
         b'["transaction",1,"charge","c",null,"completed",1250,"EUR",2,3,{"plan":"pro"},"u"]'
     )
     assert encode(Exposure(1, "checkout", "new", "u", None, "pbmon")) == (
-        b'["exposure",1,"checkout","new","u",null,"pbmon"]'
+        b'["exposure",1,"checkout","new","u",null,"pbmon",null]'
     )
     assert encode(Feedback(1, "nps", 9, "a\nb", "u", "s", "0a", None, "f", {"plan": "pro"})) == (
         b'["feedback",1,"nps",9,"a\\nb","u","s","0a",null,"f",{"plan":"pro"}]'
@@ -383,7 +385,8 @@ def test_cut_anywhere_or_an_element_short_it_is_unreadable(payload):
         with pytest.raises(UnreadableError):
             decode(head[:length])
     elements = json.loads(head)
-    for count in range(len(elements)):
+    kind = type(decode(payload))
+    for count in range(len(elements) - len(kind._field_defaults)):
         with pytest.raises(UnreadableError):
             decode(json.dumps(elements[:count]).encode() + b"\n" + rest)
 
@@ -393,9 +396,17 @@ def test_cut_anywhere_or_an_element_short_it_is_unreadable(payload):
 
 def test_elements_behind_the_known_ones_are_passed_over():
     assert decode(b'["link",1,"s","u",{"new":[1]},2]') == Link(1, "s", "u")
-    assert decode(b'["consent",1,"u","sharing",false,"new"]') == Consent(1, "u", "sharing", False)
+    assert decode(b'["consent",1,"u","sharing",false,"v",2]') == Consent(
+        1, "u", "sharing", False, "v"
+    )
     assert decode(encode(CHARGE)[:-1] + b',{"new":1}]') == CHARGE
-    line = b'["exposure",1,"e","v",null,"s","pbmon",{"new":1}]'
-    assert decode(line) == Exposure(1, "e", "v", None, "s", "pbmon")
+    line = b'["exposure",1,"e","v",null,"s","pbmon",true,{"new":1}]'
+    assert decode(line) == Exposure(1, "e", "v", None, "s", "pbmon", True)
     line = b'["event",1,"n","u",null,null,null,null,null,"new",{"a":1}]\n{"p":1}'
     assert decode(line) == Event(1, "n", "u", None, None, None, None, None, '{"p":1}')
+
+
+def test_what_an_older_version_wrote_is_read():
+    assert decode(b'["consent",1,"u","sharing",true]') == Consent(1, "u", "sharing", True, None)
+    line = b'["exposure",1,"e","v",null,"s","pbmon"]'
+    assert decode(line) == Exposure(1, "e", "v", None, "s", "pbmon", None)

@@ -313,7 +313,7 @@ def test_destinations_that_got_events_before_are_asked_too(books, engine, deleti
     deliveries.settle("segment", taken, {})
     subject = privacy.pseudonym(pseudonyms(engine, CANARY, pepper_of(engine))[0], "segment")
     receipt_id = delete(deletions, CANARY)
-    assert deletions.asked_of("segment", 10) == [(receipt_id, subject.hex())]
+    assert deletions.asked_of("segment", 10) == [(receipt_id, (subject.hex(),))]
 
 
 def test_a_session_that_is_anothers_stays(books, engine, deletions):

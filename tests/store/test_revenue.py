@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy import text
 
@@ -10,7 +12,6 @@ from pbmon.store.access import open_engine, open_writer
 from pbmon.store.conversion import Base, convert_waiting
 from pbmon.store.schema import DAY, HOUR
 from tests.store.money import TableOfRates, check_books, refund, rows, transaction
-from tests.store.test_schema import prefix
 from tests.store.test_writer import NOON, portion
 
 USD = Base("USD", 2)
@@ -109,9 +110,18 @@ def test_a_store_from_before_has_the_totals_of_what_it_booked(empty_url):
     writer.close()
     wanted = rows(engine, tables.counted_totals)
     assert len(wanted) == 5
+    there = (tables.meta, tables.transactions, tables.revenue_totals, tables.ledger_totals)
+    books = {table: [row._asdict() for row in rows(engine, table)] for table in there}
+    if engine.dialect.name == "sqlite":
+        engine.dispose()
+        Path(engine.url.database).unlink()
     with engine.begin() as connection:
-        connection.execute(text(f"DROP TABLE {prefix(engine)}counted_totals"))
-        connection.execute(text(f"UPDATE {prefix(engine)}schema_version SET version_num = '0005'"))
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("DROP SCHEMA pbmon CASCADE"))
+            connection.execute(text("CREATE SCHEMA pbmon"))
+        schema._migrate(connection, "0005")
+        for table, of_before in books.items():
+            connection.execute(table.insert(), of_before)
     assert schema.upgrade(engine) is schema.State.OLDER
     assert sorted(rows(engine, tables.counted_totals)) == sorted(wanted)
     check_books(engine)

@@ -17,8 +17,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 
+from pbmon.purposes import Decision
 from pbmon.store import schema, tables
 from pbmon.store.access import StoreError, open_engine, open_writer
+from pbmon.store.people import people_of
 from pbmon.store.schema import State
 from tests.fresh import environment
 
@@ -172,6 +174,35 @@ def test_days_that_were_counted_before_growth_are_kept_as_days_of_utc(empty_url,
         assert schema.timezone(connection) == ("UTC" if with_days else "Europe/Berlin")
         found = connection.execute(tables.subject_activity.select()).all()
     assert [tuple(row) for row in found] == [(bytes(16), earlier, day)] * with_days
+    engine.dispose()
+
+
+def test_decisions_from_before_have_their_times(empty_url):
+    """The last word holds, and what waits is judged as it was: by the decision alone."""
+    engine = open_engine(empty_url)
+    lookups = [bytes([n]) * 16 for n in range(3)]
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("CREATE SCHEMA pbmon"))
+        config = Config()
+        config.set_main_option("script_location", MIGRATIONS)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0007")
+        known = tables.subjects.insert().values(created_at=1, key=bytes(32))
+        for lookup, granted in zip(lookups, [True, False, None], strict=True):
+            connection.execute(known.values(lookup=lookup, analytics=granted))
+        said = [(lookups[0], False, 5), (lookups[0], True, 9), (lookups[1], False, 7)]
+        for lookup, granted, at in said:
+            connection.execute(
+                tables.consents.insert().values(
+                    lookup=lookup, purpose="analytics", granted=granted, decided_at=at
+                )
+            )
+    assert schema.upgrade(engine) is State.OLDER
+    with engine.connect() as connection:
+        people = sorted(people_of(connection, lookups), key=lambda person: person.lookup)
+        found = [person.analytics for person in people]
+    assert found == [Decision(True, 9, None, 0, 5), Decision(False, 7, None, 0, 7), None]
     engine.dispose()
 
 

@@ -143,6 +143,8 @@ class ErrorMonitor:
         session_id = None
         if person is not None:
             user_id, session_id = user_id or person.user_id, person.session_id
+            if person.consent_of(user_id) is False:
+                user_id = session_id = None
         chosen = self._tallies.choose(fingerprint, at, user_id or session_id, route, hex_id)
         if chosen.ended is not None:
             self._write_sum(chosen.ended)

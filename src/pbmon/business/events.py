@@ -13,6 +13,7 @@ from pbmon import catalog, identity, runtime, segments, signals
 from pbmon.business.intake import Taker
 from pbmon.business.labels import SegmentLabels
 from pbmon.business.refusals import RefusalError, refuse
+from pbmon.purposes import ANALYTICS
 from pbmon.runtime import ACCEPTED, NOT_CONFIGURED, Refused, Verdict
 from pbmon.settings import Settings
 from pbmon.spool import entries
@@ -45,12 +46,13 @@ class Events:
         self._labels = labels
         self._cells: dict[tuple[str, str], signals.Cell] = {}
         self._seen: set[str] = set()
+        self._decided_at = 0
         self.apply(settings)
 
     def apply(self, settings: Settings) -> None:
         self._declared = settings.events
         self._unregistered = settings.unregistered_events
-        self._asks = settings.consent["analytics"] != "not-required"
+        self._asks = settings.consent[ANALYTICS] != "not-required"
         self._segments = settings.segments
         self._by_segment = bool(self._labels.names)
         self._cells = {}
@@ -77,12 +79,12 @@ class Events:
             person = identity.current()
             session_id = given = None
             if person is not None:
-                user_id = user_id or person.user_id
-                session_id, given = person.session_id, person.segments
-            if consent is None and not self._asks:
-                consent = True
-            if consent is False:
-                self._count(name, "denied", given)
+                consent = person.consent_of(user_id) if consent is None else consent
+                if consent is not False:
+                    user_id = user_id or person.user_id
+                    session_id, given = person.session_id, person.segments
+            if consent is False:  # a number, and nothing of anybody
+                self._count(name, "denied", None)
                 return NO_CONSENT
             span = trace.get_current_span().get_span_context()
             payload = entries.encode_event(
@@ -104,7 +106,8 @@ class Events:
         if user_id is None and session_id is None:
             self._count(name, "anonymous", given)
         else:
-            self._count(name, "granted" if consent else "undecided", given)
+            is_decided = consent or not self._asks
+            self._count(name, "granted" if is_decided else "undecided", given)
         return ACCEPTED
 
     def _check_name(self, name: str) -> None:
@@ -119,9 +122,11 @@ class Events:
         at = time.time_ns() // 1000
         self._intake.put(entries.encode(entries.Link(at, session_id, user_id)))
 
-    def decide(self, user_id: str, purpose: str, *, granted: bool) -> Verdict:
-        at = time.time_ns() // 1000
-        reason = self._intake.put(entries.encode(entries.Consent(at, user_id, purpose, granted)))
+    def decide(self, user_id: str, purpose: str, granted: bool, version: str | None) -> Verdict:
+        # One after the other, whatever the clock does: the later one is the person's word.
+        at = self._decided_at = max(time.time_ns() // 1000, self._decided_at + 1)
+        entry = entries.Consent(at, user_id, purpose, granted, version)
+        reason = self._intake.put(entries.encode(entry))
         return Refused(reason) if reason else ACCEPTED
 
     def _count(self, name: str, consent: str, given: Mapping[str, str] | None) -> None:
@@ -239,7 +244,8 @@ def track(
     event_id: the application's own id, 1 to 255 characters; two events with one id are stored
         once.
     consent: True: this person has agreed. False: nothing is kept, only the counter moves. If left
-        out, the setting `consent` and the person's decisions say so, where the event is stored.
+        out, pbmon.context(consent=…), or where the event is stored the setting `consent` and the
+        person's decisions say so.
 
     Returns Accepted: the event is in the spool, survives this process, and comes into the store
     exactly once. Or a falsy Refused: bad_event, bad_property, bad_event_id, bad_user_id,
@@ -278,5 +284,5 @@ def identify(user_id: str | int) -> None:
         return
     person = identity.become(known)
     sink = runtime.active.events
-    if sink is not None and person.session_id is not None:
+    if sink is not None and person.session_id is not None and person.consent is not False:
         sink.link(person.session_id, known)

@@ -27,8 +27,9 @@ UNKNOWN = Refused("unknown_experiment")
 UNKNOWN_VARIANT = Refused("unknown_variant")
 NO_SUBJECT = Refused("no_subject")
 DISABLED = Refused("disabled")
+NO_CONSENT = Refused("no_consent")
 
-_Key = tuple[str, str, str | None, str | None]
+_Key = tuple[str, str, str | None, str | None, bool]
 
 
 class Recent:
@@ -105,13 +106,21 @@ class Experiments:
         session_id: str | None,
         assigned_by: str,
     ) -> Verdict:
+        person = identity.current()
+        consent = person.consent_of(user_id) if person is not None else None
+        verdict = NO_CONSENT if consent is False else ACCEPTED
         # A transaction with an outbox may be undone: what it says may have to be said again.
         remembers = runtime.outbox.get() is None
-        seen = (experiment.key, variant, user_id, session_id)
+        seen = (experiment.key, variant, user_id, session_id, consent is False)
         if remembers and not self._recent.take(seen):
-            return ACCEPTED
+            return verdict
+        if consent is False:
+            self._cell(experiment.key, variant).up()
+            return verdict
         at = time.time_ns() // 1000
-        entry = entries.Exposure(at, experiment.key, variant, user_id, session_id, assigned_by)
+        entry = entries.Exposure(
+            at, experiment.key, variant, user_id, session_id, assigned_by, consent
+        )
         reason = self._intake.put(entries.encode(entry))
         if reason:
             self._recent.forget(seen)
@@ -170,9 +179,9 @@ def expose(key: str, variant: str, *, user_id: str | int | None = None) -> Verdi
         out, the user of the request or of pbmon.context(), else its session.
 
     Returns Accepted, also for what is recorded already; or a falsy Refused: unknown_experiment,
-    unknown_variant, bad_user_id; disabled, no_subject; full, io_error, no_state_directory, busy,
-    shut_down; not_configured before configure(). Under strict the first three are raised as
-    ValueError. Of a person's variants the first counts.
+    unknown_variant, bad_user_id; disabled, no_subject, no_consent; full, io_error,
+    no_state_directory, busy, shut_down; not_configured before configure(). Under strict the first
+    three are raised as ValueError. Of a person's variants the first counts.
     Goes to the store, if the person agrees to `analytics`, and to the metric
     pbmon.experiment.exposures; once for each subject and variant.
     """

@@ -37,7 +37,7 @@ class FeatureUsage:
 
     def use(self, feature: str, action: str, metadata: Mapping[str, Any]) -> Verdict:
         person = identity.current() if self._labels.names else None
-        given = person.segments if person is not None else None
+        given = person.segments if person is not None and person.consent is not False else None
         self._cell(self._name(feature), action, self._labels.of(given) if given else ()).up()
         events = runtime.active.events
         if events is None:

@@ -23,6 +23,8 @@ from pbmon.surveys import Survey
 MAX_COMMENT = 2000
 """Characters of a comment that are kept, once it is scrubbed."""
 
+NO_CONSENT = Refused("no_consent")
+
 _MAX_READ = 10 * MAX_COMMENT
 _MAX_ID = 255
 _TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}", re.IGNORECASE)
@@ -39,7 +41,6 @@ class Responses:
     def apply(self, settings: Settings) -> None:
         self._surveys = settings.surveys
         self._segments = settings.segments
-        self._asks = settings.consent["analytics"] != "not-required"
         for name, survey in self._surveys.items():  # at 0, so that the first one is an increase
             for score in survey.scores or (None,):
                 self._cell(name, score)
@@ -60,8 +61,12 @@ class Responses:
         _check_answer(self._surveys[survey], score, kept)
         _check_ids(feedback_id, trace_id)
         person = identity.current()
-        session_id = given = None
+        session_id = given = consent = None
         if person is not None:
+            consent = person.consent_of(user_id)
+            if consent is False:
+                self._cell(survey, score).up()
+                return NO_CONSENT
             user_id = user_id or person.user_id
             session_id, given = person.session_id, person.segments
         made = entries.Feedback(
@@ -72,7 +77,7 @@ class Responses:
             user_id,
             session_id,
             trace_id.lower() if trace_id is not None else _current_trace(),
-            None if self._asks else True,
+            consent,
             feedback_id,
             segments.keep(self._segments, given) or None if given else None,
         )
@@ -143,9 +148,9 @@ def feedback(
 
     Returns Accepted: it is in the spool, survives this process, and is stored as an event is: only
     if its person has agreed to analytics, or is nobody that is known. Or a falsy Refused:
-    bad_survey, bad_score, no_comment, bad_user_id, bad_feedback_id, bad_trace_id; full, io_error,
-    no_state_directory, busy, shut_down; not_configured before configure(). Under strict a wrong
-    value is raised as ValueError.
+    bad_survey, bad_score, no_comment, bad_user_id, bad_feedback_id, bad_trace_id; no_consent;
+    full, io_error, no_state_directory, busy, shut_down; not_configured before configure(). Under
+    strict a wrong value is raised as ValueError.
     Goes to the store, and to the metric pbmon.feedback.responses.
     """
     sink = runtime.active.feedback

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pbmon import identity, runtime, signals
-from pbmon.business.feedback import is_trace_id
+from pbmon.business.feedback import NO_CONSENT, is_trace_id
 from pbmon.business.refusals import RefusalError
 from pbmon.runtime import Scope
 
@@ -221,7 +221,8 @@ def _take(body: bytes) -> None:
             signals.failed("feedback_app", error)
             reason = "failed"
         else:
-            reason = getattr(verdict, "reason", "")
+            # Counted, as they wished: nothing that they could try again.
+            reason = "" if verdict == NO_CONSENT else getattr(verdict, "reason", "")
     if reason:
         raise ProblemError(
             HTTPStatus.SERVICE_UNAVAILABLE, reason,

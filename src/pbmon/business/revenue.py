@@ -46,9 +46,12 @@ class Cashbook:
         segments = None
         person = identity.current()
         if person is not None:
-            segments = keep(self._segments, person.segments) if person.segments else None
-            if kind == "charge":
-                user_id = user_id or person.user_id
+            if person.consent is False:  # the money is booked, and nobody's
+                user_id = None
+            else:
+                segments = keep(self._segments, person.segments) if person.segments else None
+                if kind == "charge":
+                    user_id = user_id or person.user_id
         entry = entries.Transaction(
             at,
             kind,

@@ -43,7 +43,11 @@ def _retry(place: Place, destination: str) -> int:
 
 
 def _deliveries(place: Place) -> Deliveries:
-    return open_deliveries(place.url, place.settings.consent["sharing"])
+    return open_deliveries(
+        place.url,
+        place.settings.consent["sharing"],
+        place.settings.consent_version.get("sharing"),
+    )
 
 
 def _line(state: State) -> str:

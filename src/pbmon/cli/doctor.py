@@ -137,7 +137,7 @@ _URLS = ("store_url", "outbox_url", "prometheus_url", "rates_url")
 def _shown(name: str, value: Any) -> str:
     if name == "budgets":
         return "; ".join(map(_budget, value.all)) or "none"
-    if name in (*_URLS, "prometheus_token") and (value or "").startswith("env:"):
+    if name in (*_URLS, "prometheus_token", "pepper") and (value or "").startswith("env:"):
         variable = value.removeprefix("env:")
         return value if os.environ.get(variable) else f"{value} ✗ {variable} is not set"
     if name in ("endpoint", "analytics_endpoint", *_URLS) and value is not None:
@@ -193,7 +193,9 @@ def _print_spool(resolved: settings.Settings) -> bool:
 def _print_events(resolved: settings.Settings) -> bool:
     """Where events wait, and where they are stored."""
     basis = resolved.consent["analytics"]
-    print(f"\nEvents\n    consent: analytics {basis}{_UNASKED[basis]}")
+    wanted = resolved.consent_version.get("analytics")
+    version = f", version {wanted}" if wanted is not None else ""
+    print(f"\nEvents\n    consent: analytics {basis}{version}{_UNASKED[basis]}")
     service = providers.service_name(resolved)
     place = next(
         (path for path in directory.candidates(resolved.state_dir) if not _unusable(path, service)),
@@ -211,10 +213,30 @@ def _print_events(resolved: settings.Settings) -> bool:
         print(f"    store {privacy.mask_url(url)} {access.status(url)}")
         for where, count, why in access.outstanding_deletions(url):
             print(f"    deletions outstanding in {where}: {count}{f' ({why})' if why else ''}")
+        _print_decisions(url, basis)
     except access.StoreError as error:
         print(f"  ✗ store {privacy.mask_url(url)} {error}")
         return False
     return True
+
+
+def _print_decisions(url: str, basis: str) -> None:
+    """How many people have said what. Raises StoreError."""
+    if not access.may_be_there(url):
+        return
+    reader = access.open_reader(url)
+    try:
+        agree, refuse = reader.consent_counts("analytics")
+    finally:
+        reader.close()
+    few = f"fewer than {privacy.K}"
+    said = [f"{n:,}" if n == 0 or n >= privacy.K else few for n in (agree, refuse)]
+    print(f"    decisions: {said[0]} people agree, {said[1]} refuse")
+    if basis == "opt-in" and agree == 0:
+        print(
+            "    so no figure has anybody; tell pbmon.consent.grant() who agrees, or set `consent` "
+            "to the\n    legal basis that there is"
+        )
 
 
 def _print_alerts(resolved: settings.Settings) -> bool:

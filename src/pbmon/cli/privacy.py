@@ -17,6 +17,7 @@ from pbmon.erasure import Receipt
 from pbmon.store.access import open_deletions, open_reader, open_runs
 from pbmon.worker import erasure
 from pbmon.worker.leader import Leader
+from pbmon.worker.peppers import pepper_of
 from pbmon.worker.roles import build
 from pbmon.worker.shipper import LARGE_PORTION, Shipper
 from pbmon.worker.targets import targets
@@ -67,9 +68,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _delete(place: Place, user_id: str, timeout_s: float, *, erase: bool) -> int:
-    with closing(open_reader(place.url, makes=place.settings.timezone)):
+    pepper = pepper_of(place.settings.pepper)
+    with closing(open_reader(place.url, makes=place.settings.timezone, pepper=pepper)):
         pass  # one in SQLite is there from here on
-    with _roles(place) as (shipper, leader), closing(open_deletions(place.url)) as deletions:
+    opened = closing(open_deletions(place.url, pepper))
+    with _roles(place) as (shipper, leader), opened as deletions:
         receipt = erasure.delete(
             deletions,
             user_id,
@@ -100,7 +103,9 @@ def _roles(place: Place) -> Iterator[tuple[Shipper, Leader]]:
 def _export(place: Place, user_id: str, out: str | None) -> int:
     with _roles(place) as (shipper, _leader):
         shipper.finish(time.monotonic() + _TIMEOUT_S)
-    with closing(open_reader(place.url, makes=place.settings.timezone)) as reader:
+    pepper = pepper_of(place.settings.pepper)
+    opened = closing(open_reader(place.url, makes=place.settings.timezone, pepper=pepper))
+    with opened as reader:
         found = reader.export(user_id, place.settings.consent["sharing"])
     text = json.dumps(found, ensure_ascii=False, indent=2) + "\n"
     if out is None:

@@ -12,6 +12,7 @@ from pbmon import privacy
 from pbmon.cli.place import Place, in_place
 from pbmon.outbound import url_of
 from pbmon.store.access import make_outbox, open_engine, open_reader, read, upgrade
+from pbmon.worker.peppers import pepper_of
 from pbmon.worker.waiting import waiting_since
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def run(args: argparse.Namespace) -> int:
             return _show_growth(open_reader(place.url), args.day)
         engine = open_engine(place.url)
         if args.action == "upgrade":
-            print(f"store {place.shown}", upgrade(engine, place.settings.timezone))
+            pepper = pepper_of(place.settings.pepper)
+            done = upgrade(engine, place.settings.timezone, pepper=pepper)
+            print(f"store {place.shown} {done}")
             _make_outbox(url_of("outbox_url", place.settings.outbox_url))
         elif args.action == "status":
             _print_status(place, read(engine))

@@ -51,6 +51,8 @@ class Consent(NamedTuple):
     user_id: str
     purpose: str
     granted: bool
+    version: str | None = None
+    """Of the text that they agreed to."""
 
 
 class Transaction(NamedTuple):
@@ -85,6 +87,8 @@ class Exposure(NamedTuple):
     session_id: str | None
     assigned_by: str
     """Who chose the variant: pbmon, application or openfeature."""
+    consent: bool | None = None
+    """As of an Event."""
 
 
 class Feedback(NamedTuple):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pbmon.store.outbox import Drain
     from pbmon.store.queries import Queries
     from pbmon.store.reader import Reader
+    from pbmon.store.rotation import Rotation
     from pbmon.store.schema import State
     from pbmon.store.writer import Writer
 
@@ -84,10 +85,15 @@ def open_writer(url: str, basis: str, *, timezone: str = "UTC", **options: Any) 
     """A writer into the store; options: of Writer. One in SQLite is made or upgraded first, with
     this zone for the days of people. Raises StoreError."""
     made = open_engine(url, patience_s=PATIENCE_S)
-    _require_current(made, makes=timezone if made.dialect.name == "sqlite" else None)
+    makes = timezone if made.dialect.name == "sqlite" else None
+    _require_current(made, makes=makes, pepper=options.get("pepper"))
     with signals.importing:
         from pbmon.store.writer import Writer
-    return asking(lambda: Writer(made, basis, **options))
+    try:
+        return asking(lambda: Writer(made, basis, **options))
+    except StoreError:
+        made.dispose()
+        raise
 
 
 def may_be_there(url: str) -> bool:
@@ -121,13 +127,13 @@ def outstanding_deletions(url: str) -> list[tuple[str, int, str | None]]:
         deletions.close()
 
 
-def open_deliveries(url: str, basis: str) -> Deliveries:
-    """What destinations are to get; basis: of the purpose `sharing`. Raises StoreError."""
+def open_deliveries(url: str, basis: str, version: str | None = None) -> Deliveries:
+    """What destinations are to get; basis, version: of the purpose `sharing`. Raises StoreError."""
     from pbmon.store.deliveries import Deliveries
 
     made = open_engine(url)
     read(made)
-    return Deliveries(made, basis)
+    return Deliveries(made, basis, version)
 
 
 def open_judge(url: str, choices: AlertChoices, **options: Any) -> Judge:
@@ -157,13 +163,13 @@ def open_runs(url: str) -> Runs:
     return Runs(made)
 
 
-def open_deletions(url: str) -> Deletions:
+def open_deletions(url: str, pepper: bytes | None = None) -> Deletions:
     """The deletions of people. Raises StoreError."""
     from pbmon.store.erasure import Deletions
 
     made = open_engine(url, patience_s=PATIENCE_S)
     _require_current(made)
-    return Deletions(made)
+    return Deletions(made, pepper)
 
 
 def open_figures(url: str) -> Figures:
@@ -184,17 +190,28 @@ def open_conversions(url: str) -> Conversions:
     return Conversions(made)
 
 
-def open_reader(url: str, *, makes: str | None = None) -> Reader:
+def open_reader(url: str, *, makes: str | None = None, pepper: bytes | None = None) -> Reader:
     """The figures of a store. makes: one in SQLite is made or upgraded first, with this zone for
-    the days of people. Raises StoreError."""
+    the days of people. pepper: the one from outside. Raises StoreError."""
     if makes is None and not may_be_there(url):
         raise StoreError("is made by the first event, and none is there yet")
     with signals.importing:
         from pbmon.store.reader import LIMIT_S, Reader
 
     made = open_engine(url, patience_s=LIMIT_S)
-    _require_current(made, makes=makes if made.dialect.name == "sqlite" else None)
-    return Reader(made)
+    makes = makes if made.dialect.name == "sqlite" else None
+    _require_current(made, makes=makes, pepper=pepper)
+    return Reader(made, pepper)
+
+
+def open_rotation(url: str, pepper: bytes | None) -> Rotation:
+    """New pseudonyms; pepper: from outside. Raises StoreError."""
+    with signals.importing:
+        from pbmon.store.rotation import Rotation
+
+    made = open_engine(url)
+    _require_current(made)
+    return Rotation(made, pepper)
 
 
 def open_leadership(url: str) -> Leadership:
@@ -226,13 +243,13 @@ def make_outbox(made: Engine) -> str:
     return "has the outbox"
 
 
-def upgrade(made: Engine, timezone: str = "UTC") -> str:
-    """Make or upgrade the tables; what was done, in words. timezone: of the days of people in a
-    store that is made. Raises StoreError."""
+def upgrade(made: Engine, timezone: str = "UTC", *, pepper: bytes | None = None) -> str:
+    """Make or upgrade the tables; what was done, in words. timezone, pepper: of a store that is
+    made, as of schema.upgrade(). Raises StoreError."""
     from pbmon.store import schema
     from pbmon.store.schema import State
 
-    before = asking(lambda: schema.upgrade(made, timezone))
+    before = asking(lambda: schema.upgrade(made, timezone, pepper=pepper))
     if before is State.NEWER:
         _judge(before)
     done = {State.ABSENT: "was made", State.OLDER: "was upgraded"}
@@ -248,15 +265,17 @@ def read(made: Engine) -> Queries:
     return Queries(made)
 
 
-def _require_current(made: Engine, *, makes: str | None = None) -> None:
-    """makes: make or upgrade it first, with this zone. Raises StoreError, and leaves no connection
-    then."""
+def _require_current(
+    made: Engine, *, makes: str | None = None, pepper: bytes | None = None
+) -> None:
+    """makes: make or upgrade it first, with this zone and pepper. Raises StoreError, and leaves no
+    connection then."""
     with signals.importing:
         from pbmon.store import schema
 
     def look() -> State:
         if makes is not None:
-            schema.upgrade(made, makes)
+            schema.upgrade(made, makes, pepper=pepper)
         with engine.reading(made).connect() as connection:
             return schema.state(connection)
 

@@ -6,17 +6,19 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import Table, and_, bindparam, false, func, or_, select
+from sqlalchemy import Table, and_, bindparam, func, select
 
 from pbmon import catalog, privacy
+from pbmon.purposes import Terms, reaches
 from pbmon.runtime import Figure
 from pbmon.store import schema
 from pbmon.store.access import asking
 from pbmon.store.engine import reading
+from pbmon.store.pseudonyms import epochs
 from pbmon.store.tables import dead_letters, deliveries, destinations, events, insert_of, subjects
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import ColumnElement, Connection, Engine
 
 
 class Waiting(NamedTuple):
@@ -46,11 +48,11 @@ class State(NamedTuple):
 
 
 class Deliveries:
-    """basis: of the purpose `sharing`. Each method raises StoreError."""
+    """basis, version: of the purpose `sharing`, and of its text. Each method raises StoreError."""
 
-    def __init__(self, engine: Engine, basis: str) -> None:
+    def __init__(self, engine: Engine, basis: str, version: str | None = None) -> None:
         self._engine = engine
-        self._basis = basis
+        self._terms = Terms(basis, version)
         self._insert = insert_of(engine)
 
     def take(self, destination: str, limit: int) -> list[Waiting]:
@@ -60,24 +62,41 @@ class Deliveries:
         def ask() -> list[Waiting]:
             with self._engine.begin() as connection:
                 self._let_go(connection, destination)
+                label = epochs(connection).label(destination)
                 found = connection.execute(_WAITING, {"destination": destination, "limit": limit})
-                return [_waiting(row, destination) for row in found]
+                return [_waiting(row, label) for row in found]
 
         return asking(ask)
 
     def _let_go(self, connection: Connection, destination: str) -> None:
-        withdrawn = select(subjects.c.lookup).where(
-            or_(
-                subjects.c.deleted_at.is_not(None),
-                subjects.c.sharing.is_(False),
-                subjects.c.sharing.is_(None) if self._basis == "opt-in" else false(),
-            )
-        )
+        mine = deliveries.c.destination == destination
+        whose = subjects.c.lookup == deliveries.c.lookup
+        may = select(subjects.c.lookup).where(whose, *self._may_leave(connection, mine))
         connection.execute(
-            deliveries.delete().where(
-                deliveries.c.destination == destination, deliveries.c.lookup.in_(withdrawn)
-            )
+            deliveries.delete().where(mine, deliveries.c.lookup.is_not(None), ~may.exists())
         )
+
+    def _may_leave(
+        self, connection: Connection, mine: ColumnElement[bool]
+    ) -> list[ColumnElement[bool]]:
+        """Of whom something may leave now."""
+        kept: list[ColumnElement[bool]] = [
+            subjects.c.deleted_at.is_(None),
+            subjects.c.analytics.is_not(False),
+        ]
+        if self._terms.basis != "opt-in":
+            return [*kept, subjects.c.sharing.is_not(False)]
+        kept.append(subjects.c.sharing.is_(True))
+        if self._terms.version is not None:
+            version = subjects.c.sharing_version
+            waiting = (
+                select(version)
+                .distinct()
+                .join(deliveries, subjects.c.lookup == deliveries.c.lookup)
+            )
+            there = connection.execute(waiting.where(mine)).scalars()
+            kept.append(version.in_([v for v in there if reaches(v, self._terms.version)]))
+        return kept
 
     def settle(
         self,
@@ -242,10 +261,10 @@ def _counts(connection: Connection, table: Table) -> dict[str, int]:
     return {row[0]: row[1] for row in connection.execute(query)}
 
 
-def _waiting(row: Any, destination: str) -> Waiting:
+def _waiting(row: Any, label: str) -> Waiting:
     session = row.session
     if session is not None:  # as another one at each destination
-        session = privacy.pseudonym(bytes(session), destination).hex()
+        session = privacy.pseudonym(bytes(session), label).hex()
     return Waiting(
         _text(row.event_id),
         row.occurred_at,

@@ -17,7 +17,7 @@ from sqlalchemy import and_, func, select, update
 from pbmon import catalog, erasure, privacy
 from pbmon.erasure import DISK, JOURNALS, OUTBOX, OWN_PLACES, Receipt
 from pbmon.runtime import Figure
-from pbmon.store import people, schema, sweeping, vacuum
+from pbmon.store import people, pseudonyms, schema, sweeping, vacuum
 from pbmon.store.access import asking
 from pbmon.store.engine import reading
 from pbmon.store.tables import checkpoints, deletions, insert_of, subjects
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _SILENT = 2 * schema.HOUR
 """A journal that nobody has seen for so long went with its host: its shipper says so every hour."""
 
+_TARGET = 16
+"""Bytes of a pseudonym."""
+
 _WHY = {
     erasure.STORE: "its tables are being emptied",
     JOURNALS: "processes still hold a journal of before",
@@ -38,10 +41,11 @@ _WHY = {
 
 
 class Asked(NamedTuple):
-    """What a destination is to delete. target: the person's pseudonym there, hexadecimal."""
+    """What a destination is to delete. targets: all pseudonyms that the person has had there,
+    hexadecimal."""
 
     receipt_id: bytes
-    target: str
+    targets: tuple[str, ...]
 
 
 class Outstanding(NamedTuple):
@@ -54,7 +58,7 @@ class Outstanding(NamedTuple):
 
 
 class Deletions:
-    """pepper: of the HMACs, the store's own if left out. Each method raises StoreError."""
+    """pepper: from outside, where there is one. Each method raises StoreError."""
 
     def __init__(self, engine: Engine, pepper: bytes | None = None) -> None:
         self._engine = engine
@@ -69,8 +73,8 @@ class Deletions:
 
         def do() -> tuple[bytes, bool]:
             with self._engine.begin() as connection:
-                schema.hold_people(connection, alone=True)
-                lookup = privacy.lookup(people.pepper(connection, self._pepper), user_id)
+                schema.hold_people(connection, changes=True)
+                lookup = pseudonyms.names(connection, self._pepper, 1).user(user_id)
                 known = _receipt_of(connection, lookup)
                 if known is not None:
                     return known, False
@@ -99,8 +103,11 @@ class Deletions:
         if key is not None:
             got = select(had.c.destination).where(had.c.delivered > 0)
             names = {*destinations, *connection.execute(got).scalars()}
-            places[erasure.STORE] = privacy.pseudonym(bytes(key), people.STORE)
-            places.update((name, privacy.pseudonym(bytes(key), name)) for name in names)
+            places[erasure.STORE] = privacy.pseudonym(bytes(key), pseudonyms.STORE)
+            epochs = pseudonyms.epochs(connection)
+            for name in names:
+                labels = epochs.labels(name)
+                places[name] = b"".join(privacy.pseudonym(bytes(key), each) for each in labels)
         receipt_id = uuid.uuid4().bytes
         connection.execute(
             deletions.insert(),
@@ -110,11 +117,7 @@ class Deletions:
                 for place, target in sorted(places.items())
             ],
         )  # fmt: skip
-        connection.execute(
-            update(subjects)
-            .where(mine)
-            .values(key=None, deleted_at=now, analytics=None, sharing=None)
-        )
+        connection.execute(update(subjects).where(mine).values(deleted_at=now, **people.FORGOTTEN))
         schema.note_change_of_people(connection)
         return receipt_id
 
@@ -309,7 +312,7 @@ class Deletions:
             .limit(limit)
         )
         return [
-            Asked(bytes(receipt_id), bytes(target or b"").hex())
+            Asked(bytes(receipt_id), tuple(_parted(bytes(target or b""))))
             for receipt_id, target in self._rows(query)
         ]
 
@@ -357,6 +360,11 @@ def _receipt_of(connection: Connection, lookup: bytes) -> bytes | None:
     query = select(deletions.c.receipt_id).where(deletions.c.lookup == lookup).limit(1)
     found = connection.execute(query).scalar()
     return bytes(found) if found is not None else None
+
+
+def _parted(targets: bytes) -> Iterator[str]:
+    for start in range(0, len(targets), _TARGET):
+        yield targets[start : start + _TARGET].hex()
 
 
 def _waits(place: str) -> Any:

@@ -156,7 +156,7 @@ class Errors:
         writer, people = self._batch.writer, self._batch.people
         if entry.user_id is not None:
             person = people.person(entry.user_id)
-            may_keep = not person.is_deleted and people.may_keep(person, None)
+            may_keep = not person.is_deleted and people.may_keep(person, None, entry.occurred_at)
             return person.subject if may_keep else None
         if entry.session_id is not None and writer.basis != "opt-in":
             return writer.session(entry.session_id)

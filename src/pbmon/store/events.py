@@ -73,7 +73,7 @@ class Events:
                 if person.is_deleted:
                     self._batch.drop(source, "deleted")
                     continue
-                if not self._batch.people.may_keep(person, consent):
+                if not self._batch.people.may_keep(person, consent, at):
                     self._batch.drop(source, "consent")
                     continue
                 subject = person.subject
@@ -178,11 +178,12 @@ class Events:
         if not writer.destinations:
             return
         whose = {event_id: event.user_id for _, event_id, _, event in self._events}
+        labels = [(name, writer.epochs.label(name)) for name in writer.destinations]
         waiting = []
         for row in rows:
             user_id = whose[row.event_id]
             person = self._batch.people.person(user_id) if user_id is not None else None
-            if person is not None and not self._batch.people.may_share(person):
+            if person is not None and not self._batch.people.may_share(person, row.occurred_at):
                 continue
             if person is None and row.session is not None and writer.sharing == "opt-in":
                 continue
@@ -190,9 +191,9 @@ class Events:
                 {
                     "destination": name, "occurred_at": row.occurred_at, "event_id": row.event_id,
                     "lookup": person.lookup if person is not None else None,
-                    "subject": privacy.pseudonym(person.key, name) if person is not None else None,
+                    "subject": privacy.pseudonym(person.key, label) if person is not None else None,
                 }
-                for name in writer.destinations
+                for name, label in labels
             ]  # fmt: skip
         if waiting:
             connection.execute(deliveries.insert(), waiting)

@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from pbmon import privacy
 from pbmon.erasure import EXPORT_FORMAT
-from pbmon.store import people, schema, tables
+from pbmon.store import pseudonyms, schema, tables
 from pbmon.store.holdings import HELD, Held
 from pbmon.store.sweeping import parts, sessions_of
 
@@ -34,15 +34,16 @@ _HIDDEN = ("subject", "lookup", "body_hash")
 
 
 def of_person(
-    connection: Connection, user_id: str, sharing: str, given_pepper: bytes | None = None
+    connection: Connection, user_id: str, sharing: str, pepper: bytes | None = None
 ) -> dict[str, Any]:
-    """sharing: legal basis of that purpose. In the form that `schema_of_export()` describes."""
-    lookup = privacy.lookup(people.pepper(connection, given_pepper), user_id)
+    """sharing: legal basis of that purpose. pepper: from outside, where there is one. In the form
+    that `schema_of_export()` describes."""
+    lookup = pseudonyms.names(connection, pepper, 1).user(user_id)
     person = connection.execute(
         select(tables.subjects).where(tables.subjects.c.lookup == lookup)
     ).one_or_none()
     key = bytes(person.key) if person is not None and person.key is not None else None
-    subject = privacy.pseudonym(key, people.STORE) if key is not None else None
+    subject = privacy.pseudonym(key, pseudonyms.STORE) if key is not None else None
     return {
         "format": EXPORT_FORMAT,
         "user_id": user_id,
@@ -75,8 +76,10 @@ def _destinations(
         return
     got = tables.destinations.c
     query = select(got.destination).where(got.delivered > 0).order_by(got.destination)
+    epochs = pseudonyms.epochs(connection)
     for name in connection.execute(query).scalars():
-        yield {"name": name, "pseudonym": privacy.pseudonym(key, name).hex()}
+        for label in epochs.labels(name):
+            yield {"name": name, "pseudonym": privacy.pseudonym(key, label).hex()}
 
 
 def _rows(

@@ -45,7 +45,9 @@ class Exposures:
         self._items.append((source, entry))
 
     def people(self) -> Iterable[tuple[str, bool | None]]:
-        return [(entry.user_id, None) for _, entry in self._items if entry.user_id is not None]
+        return [
+            (entry.user_id, entry.consent) for _, entry in self._items if entry.user_id is not None
+        ]
 
     def store(self, connection: Connection) -> None:
         rows: dict[tuple[str, bytes], _Row] = {}
@@ -70,8 +72,8 @@ class Exposures:
         """The pseudonym; none for somebody of whom nothing may be kept."""
         writer = self._batch.writer
         if entry.user_id is None:
-            # Nobody can have agreed for a session.
-            if entry.session_id is not None and writer.basis != "opt-in":
+            # Nobody can have agreed for a session but in the call itself.
+            if entry.session_id is not None and (entry.consent or writer.basis != "opt-in"):
                 return writer.session(entry.session_id)
             self._batch.drop(source, "consent")
             return None
@@ -79,7 +81,10 @@ class Exposures:
         if person.is_deleted:
             self._batch.drop(source, "deleted")
             return None
-        if not self._batch.people.may_keep(person, None) or person.subject is None:
+        if (
+            not self._batch.people.may_keep(person, entry.consent, entry.occurred_at)
+            or person.subject is None
+        ):
             self._batch.drop(source, "consent")
             return None
         return person.subject

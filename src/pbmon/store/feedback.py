@@ -74,7 +74,7 @@ class FeedbackBook:
             if person.is_deleted:
                 batch.drop(source, "deleted")
                 return None
-            if not batch.people.may_keep(person, entry.consent):
+            if not batch.people.may_keep(person, entry.consent, entry.occurred_at):
                 batch.drop(source, "consent")
                 return None
             subject, whose = person.subject, writer.lookup(entry.user_id)

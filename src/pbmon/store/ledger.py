@@ -123,7 +123,7 @@ class Ledger:
         subject = None
         if entry.user_id is not None:
             person = self._batch.people.person(entry.user_id)
-            if not person.is_deleted and self._batch.people.may_keep(person, None):
+            if self._batch.people.may_keep(person, None, entry.at):
                 subject = person.subject
         body = [entry.charge, entry.amount_minor, entry.currency, entry.exponent]
         return Line(

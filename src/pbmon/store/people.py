@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import bindparam, select, update
 
 from pbmon import privacy
+from pbmon.purposes import ANALYTICS, PURPOSES, SHARING, Decision
 from pbmon.spool.entries import Consent, Link
 from pbmon.store import schema
-from pbmon.store.tables import consents, meta, sessions, subjects
+from pbmon.store.pseudonyms import STORE
+from pbmon.store.tables import consents, dead_letters, deliveries, sessions, subjects
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from pbmon.store.writer import Batch
-
-STORE = "store"
-"""The destination that the store's own pseudonyms are made for."""
-
-META = select(meta.c.value).where(meta.c.key == bindparam("key"))
-
-
-def pepper(connection: Connection, given: bytes | None) -> bytes:
-    """Of the HMACs by which people are found: as given, else the store's own."""
-    if given is not None:
-        return given
-    return bytes.fromhex(connection.execute(META, {"key": "pepper"}).scalar_one())
 
 
 class Person(NamedTuple):
@@ -36,8 +26,8 @@ class Person(NamedTuple):
 
     subject: bytes | None
     is_deleted: bool = False
-    analytics: bool | None = None
-    sharing: bool | None = None
+    analytics: Decision | None = None
+    sharing: Decision | None = None
     lookup: bytes = b""
     key: bytes = b""
 
@@ -61,6 +51,11 @@ class People:
         else:
             self._consents.append((source, entry))
 
+    @property
+    def are_to_change(self) -> bool:
+        """Whether what the store says of anybody may be another one afterwards."""
+        return bool(self._consents)
+
     def find(self, connection: Connection, named: Sequence[tuple[str, bool | None]]) -> None:
         """Of whom something is to be stored, with what the calls said of their consent; they are
         made known where they have to be."""
@@ -69,10 +64,6 @@ class People:
         if not wanted:
             return
         writer = self._batch.writer
-        version = connection.execute(META, {"key": schema.PEOPLE_VERSION}).scalar()
-        if version != writer.people_version:
-            writer.people.clear()
-            writer.people_version = version
         lookups = {writer.lookup(user): user for user in wanted if user not in writer.people}
         self.found = self._ask(connection, lookups)
         agreed = {user for user, consent in named if consent}
@@ -86,59 +77,96 @@ class People:
             self.found = self._ask(connection, lookups)
 
     def _ask(self, connection: Connection, lookups: Mapping[bytes, str]) -> dict[str, Person]:
-        if not lookups:
-            return {}
-        found = connection.execute(_PEOPLE, {"lookups": list(lookups)})
-        return {
-            lookups[bytes(lookup)]: Person(
-                privacy.pseudonym(bytes(key), STORE) if key is not None else None,
-                deleted_at is not None,
-                analytics,
-                sharing,
-                bytes(lookup),
-                bytes(key or b""),
-            )
-            for lookup, key, deleted_at, analytics, sharing in found
-        }
+        return {lookups[each.lookup]: each for each in people_of(connection, lookups)}
 
     def person(self, user_id: str) -> Person:
         return self.found.get(user_id) or self._batch.writer.people.get(user_id, NOBODY)
 
-    def may_keep(self, person: Person, consent: bool | None) -> bool:
-        if consent is not None:
-            return consent
-        if person.analytics is not None:
-            return person.analytics
-        return self._batch.writer.basis != "opt-in"
+    def may_keep(self, person: Person, consent: bool | None, at: int) -> bool:
+        """Whether what this person did at that time may be kept; consent: what the call said."""
+        terms = self._batch.writer.terms[ANALYTICS]
+        return not person.is_deleted and terms.may(person.analytics, at, consent)
+
+    def may_share(self, person: Person, at: int) -> bool:
+        """Likewise, whether it may go to destinations."""
+        return self._batch.writer.terms[SHARING].may(person.sharing, at)
+
+    # --- decisions ---
 
     def store_consents(self, connection: Connection) -> None:
-        for source, decision in self._consents:
-            lookup = self._batch.writer.lookup(decision.user_id)
-            connection.execute(
-                self._batch.writer.adding[subjects],
-                {"lookup": lookup, "key": secrets.token_bytes(32), "created_at": self._batch.now},
-            )
-            changed = connection.execute(
-                update(subjects)
-                .where(subjects.c.lookup == lookup, subjects.c.deleted_at.is_(None))
-                .values({decision.purpose: decision.granted})
-            )
-            if changed.rowcount != 1:
+        if not self._consents:
+            return
+        writer = self._batch.writer
+        lookups = {each.user_id: writer.lookup(each.user_id) for _, each in self._consents}
+        connection.execute(
+            writer.adding[subjects],
+            [
+                {"lookup": lookup, "key": secrets.token_bytes(32), "created_at": self._batch.now}
+                for lookup in sorted(set(lookups.values()))
+            ],
+        )
+        known = {each.lookup: each for each in people_of(connection, set(lookups.values()))}
+        said = [
+            (source, decision, known[lookups[decision.user_id]])
+            for source, decision in self._consents
+        ]
+        for source, _, person in said:
+            if person.is_deleted:
                 self._batch.drop(source, "deleted")
-                continue
+            else:
+                self._batch.keep(source)
+        told = [(each, person.lookup) for _, each, person in said if not person.is_deleted]
+        self._decide(connection, told, known)
+        writer.recall(connection, schema.note_change_of_people(connection))
+
+    def _decide(
+        self,
+        connection: Connection,
+        said: Sequence[tuple[Consent, bytes]],
+        known: Mapping[bytes, Person],
+    ) -> None:
+        if not said:
+            return
+        now, terms = self._batch.now, self._batch.writer.terms
+        words = {
+            (lookup, purpose): getattr(known[lookup], purpose)
+            for _, lookup in said
+            for purpose in PURPOSES
+        }
+        before = dict(words)
+        for decision, lookup in said:
+            of = (lookup, decision.purpose)
+            # A clock that is ahead must not keep later decisions from counting.
+            at = min(decision.occurred_at, now)
+            words[of] = terms[decision.purpose].follow(
+                words[of], decision.granted, at, decision.version
+            )
+        connection.execute(
+            consents.insert(),
+            [
+                {
+                    "lookup": lookup, "purpose": decision.purpose, "granted": decision.granted,
+                    "decided_at": decision.occurred_at, "version": decision.version,
+                    "stored_at": now,
+                }
+                for decision, lookup in said
+            ],
+        )  # fmt: skip
+        for lookup, purpose in sorted(of for of in words if words[of] != before[of]):
+            word = words[lookup, purpose]
             connection.execute(
-                consents.insert(),
-                {"lookup": lookup, "purpose": decision.purpose, "granted": decision.granted,
-                 "decided_at": decision.occurred_at},
-            )  # fmt: skip
-            self._batch.keep(source)
-        if self._consents:
-            schema.note_change_of_people(connection)
+                update(subjects).where(subjects.c.lookup == lookup).values(_columns(purpose, word))
+            )
+            if word.withdrawn_at is not None:
+                let_go(connection, lookup, None if not word.granted else word.since)
+
+    # --- sessions ---
 
     def store_links(self, connection: Connection) -> None:
         for source, link in self._links:
             person = self.person(link.user_id)
-            if person.is_deleted or not self.may_keep(person, None) or person.subject is None:
+            may = self.may_keep(person, None, link.occurred_at) and person.subject is not None
+            if not may:
                 self._batch.drop(source, "deleted" if person.is_deleted else "consent")
                 continue
             connection.execute(
@@ -151,16 +179,63 @@ class People:
             )
             self._batch.keep(source)
 
-    def may_share(self, person: Person) -> bool:
-        if person.sharing is not None:
-            return person.sharing
-        return self._batch.writer.sharing != "opt-in"
 
+def people_of(connection: Connection, lookups: Iterable[bytes]) -> list[Person]:
+    """Those of them who are known."""
+    wanted = list(lookups)
+    if not wanted:
+        return []
+    return [
+        Person(
+            privacy.pseudonym(bytes(row.key), STORE) if row.key is not None else None,
+            row.deleted_at is not None,
+            _decision(row, ANALYTICS),
+            _decision(row, SHARING),
+            bytes(row.lookup),
+            bytes(row.key or b""),
+        )
+        for row in connection.execute(_PEOPLE, {"lookups": wanted})
+    ]
+
+
+def let_go(connection: Connection, lookup: bytes, before: int | None) -> None:
+    """What waits for destinations of this person, dead letters as well; before: only what occurred
+    earlier."""
+    for table in (deliveries, dead_letters):
+        which = table.c.lookup == lookup
+        if before is not None:
+            which &= table.c.occurred_at < before
+        connection.execute(table.delete().where(which))
+
+
+def _decision(row: Any, purpose: str) -> Decision | None:
+    granted, at, version, since, withdrawn_at = (getattr(row, name) for name in _NAMES[purpose])
+    if granted is None:
+        return None
+    return Decision(granted, at or 0, version, since or 0, withdrawn_at)
+
+
+def _columns(purpose: str, word: Decision) -> dict[str, Any]:
+    return dict(zip(_NAMES[purpose], word, strict=True))
+
+
+_NAMES = {
+    purpose: (
+        purpose, f"{purpose}_at", f"{purpose}_version", f"{purpose}_since",
+        f"{purpose}_withdrawn_at",
+    )
+    for purpose in PURPOSES
+}  # fmt: skip
+"""Purpose → columns of `subjects`, in the order of a Decision's fields."""
+
+FORGOTTEN: Mapping[str, None] = dict.fromkeys(
+    ("key", *(name for names in _NAMES.values() for name in names))
+)
+"""What a tombstone no longer has."""
 
 _PEOPLE = select(
     subjects.c.lookup,
     subjects.c.key,
     subjects.c.deleted_at,
-    subjects.c.analytics,
-    subjects.c.sharing,
+    *(subjects.c[name] for names in _NAMES.values() for name in names),
 ).where(subjects.c.lookup.in_(bindparam("lookups", expanding=True)))

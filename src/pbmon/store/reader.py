@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pbmon.errors import ErrorSummary
 from pbmon.experiments import Exposed
 from pbmon.growth import Cohort, FeatureAdoption, FunnelStep, UserGrowth
+from pbmon.purposes import Decision, Terms
 from pbmon.runtime import Revenue
 from pbmon.store import (
     adoption,
     cohorts,
+    consents,
     error_figures,
     error_summary,
     experiments,
@@ -26,6 +28,7 @@ from pbmon.store import (
     revenue,
 )
 from pbmon.store.access import asking
+from pbmon.store.consents import Keys, Said
 from pbmon.store.engine import reading
 from pbmon.store.error_figures import ErrorFigures
 from pbmon.store.marks import Deployment
@@ -45,11 +48,13 @@ _STEPS = 100_000
 
 
 class Reader:
-    """engine: whose statements end after LIMIT_S in PostgreSQL. Times are µs since the epoch, UTC;
-    of two the first is within, the second is not. Each method raises StoreError."""
+    """engine: whose statements end after LIMIT_S in PostgreSQL. pepper: from outside.
+    Times are µs since the epoch, UTC; of two the first is within, the second is not. Each method
+    raises StoreError."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, pepper: bytes | None = None) -> None:
         self._engine = engine
+        self._pepper = pepper
 
     def revenue(self, start: int, end: int, base_currency: str) -> Revenue:
         return self._ask(lambda connection: revenue.read(connection, start, end, base_currency))
@@ -67,6 +72,22 @@ class Reader:
     def exposed(self, key: str, goal: str, window_s: float | None) -> Exposed:
         window = round(window_s * 1e6) if window_s is not None else None
         return self._ask(lambda connection: experiments.exposed(connection, key, goal, window))
+
+    def decisions(self, user_id: str) -> dict[str, Decision | None] | None:
+        """Purpose → a person's last decision; None where they were deleted."""
+        return self._ask(lambda connection: consents.decisions(connection, self._pepper, user_id))
+
+    def consents(self, user_id: str) -> list[Said]:
+        """Every decision of a person, in the order in which they came in."""
+        return self._ask(lambda connection: consents.history(connection, self._pepper, user_id))
+
+    def consent_counts(self, purpose: str) -> tuple[int, int]:
+        """How many people's last word is that they agree, and that they do not."""
+        return self._ask(lambda connection: consents.counts(connection, purpose))
+
+    def keys(self, user_ids: Collection[str], terms: Terms) -> Keys:
+        """As consents.keys()."""
+        return self._ask(lambda c: consents.keys(c, self._pepper, user_ids, terms))
 
     def feedback(
         self, start: int, end: int, name: str, survey: Survey, segment: str | None
@@ -113,7 +134,7 @@ class Reader:
 
     def export(self, user_id: str, sharing: str) -> dict[str, Any]:
         """All of a person, as export.of_person()."""
-        return self._ask(lambda connection: export.of_person(connection, user_id, sharing))
+        return self._ask(lambda c: export.of_person(c, user_id, sharing, self._pepper))
 
     def _ask(self, ask: Callable[[Connection], _T]) -> _T:
         def attempt() -> _T:

@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfoNotFoundError
 
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
 from pbmon import growth, signals
 from pbmon.runtime import StoreError
-from pbmon.store import outbox
+from pbmon.store import outbox, pseudonyms
 from pbmon.store.engine import SCHEMA
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 VERSION_TABLE = "schema_version"
-VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+VERSIONS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 """Of the steps in migrations/versions, the oldest first."""
 
 PEOPLE_VERSION = "people_version"
@@ -77,11 +77,12 @@ def version(connection: Connection) -> str | None:
     return found
 
 
-def upgrade(engine: Engine, timezone: str = "UTC") -> State:
+def upgrade(engine: Engine, timezone: str = "UTC", *, pepper: bytes | None = None) -> State:
     """Bring the tables to the newest version, one process at a time; what they were before.
 
     A newer version than this one's is left alone. timezone: of the days of people, for a store that
-    has none yet; it never changes.
+    has none yet; it never changes. pepper: from outside, by which people are known in one that is
+    made.
     """
     with engine.begin() as connection:
         if connection.dialect.name == "postgresql":
@@ -93,13 +94,15 @@ def upgrade(engine: Engine, timezone: str = "UTC") -> State:
             _migrate(connection)
         if found is not State.NEWER:
             _set_up(connection, timezone)
+        if found is State.ABSENT and pepper is not None:
+            pseudonyms.adopt(connection, pepper)
         if found is not State.NEWER and connection.dialect.name == "postgresql":
             add_months(connection, dt.datetime.now(dt.timezone.utc).date())
             outbox.create(connection)
     return found
 
 
-def _migrate(connection: Connection) -> None:
+def _migrate(connection: Connection, to: str = "head") -> None:
     with _quiet_alembic():
         with signals.importing:
             from alembic import command
@@ -109,7 +112,7 @@ def _migrate(connection: Connection) -> None:
             "script_location", str(Path(__file__).parent / "migrations").replace("%", "%%")
         )
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(config, to)
 
 
 @contextmanager
@@ -191,22 +194,30 @@ def following(month: dt.date) -> dt.date:
     return (month + dt.timedelta(days=32)).replace(day=1)
 
 
-def hold_people(connection: Connection, *, alone: bool = False) -> None:
-    """First of all in a transaction that stores rows of people: until its end nobody is deleted.
-    alone: of one that deletes somebody, nobody else stores any meanwhile; who comes later finds the
-    tombstone. In SQLite there is one writer at a time."""
-    if connection.dialect.name == "postgresql":
-        kind = "" if alone else "_shared"
-        connection.execute(text(f"SELECT pg_advisory_xact_lock{kind}(:key)"), {"key": _PEOPLE_LOCK})
+def hold_people(connection: Connection, *, changes: bool = False) -> str:
+    """First of all in a transaction that stores rows of people: the version of what `subjects` says
+    of them, which nobody changes until its end. changes: of one that does, nobody else stores any
+    meanwhile; who comes later finds the change. In SQLite there is one writer at a time.
 
-
-def note_change_of_people(connection: Connection) -> None:
-    """In the transaction of the change: nobody relies on what they remember any more."""
+    Before any row, and once: so two transactions never wait for each other.
+    """
     from pbmon.store.tables import meta
 
-    connection.execute(
-        meta.update().where(meta.c.key == PEOPLE_VERSION).values(value=str(uuid.uuid4()))
-    )
+    if connection.dialect.name == "postgresql":
+        kind = "" if changes else "_shared"
+        connection.execute(text(f"SELECT pg_advisory_xact_lock{kind}(:key)"), {"key": _PEOPLE_LOCK})
+    query = select(meta.c.value).where(meta.c.key == PEOPLE_VERSION)
+    return str(connection.execute(query).scalar_one())
+
+
+def note_change_of_people(connection: Connection) -> str:
+    """In the transaction of the change: nobody relies on what they remember any more. The new
+    version."""
+    from pbmon.store.tables import meta
+
+    version = str(uuid.uuid4())
+    connection.execute(meta.update().where(meta.c.key == PEOPLE_VERSION).values(value=version))
+    return version
 
 
 def zone(connection: Connection) -> dt.tzinfo:

@@ -29,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import JSONB
 
+from pbmon.purposes import MAX_VERSION, PURPOSES
 from pbmon.store.engine import SCHEMA
 
 if TYPE_CHECKING:
@@ -54,10 +55,10 @@ meta = Table(
     Column("key", String(50), primary_key=True),
     Column("value", String(200), nullable=False),
 )
-"""`store_id`: UUID of this store. `pepper`: of the HMACs, where the settings give none.
-`people_version`, `made_at`: see `schema`. `base_currency`, `base_exponent`: of the ledger, from its
-first transaction on. `timezone`: in which days of people are counted. `growth_source`: of the
-growth figures in force."""
+"""`store_id`: UUID of this store. `pepper`, `pepper_check`, `epoch:<destination>`: see
+`pseudonyms`. `people_version`, `made_at`: see `schema`. `base_currency`, `base_exponent`: of the
+ledger, from its first transaction on. `timezone`: in which days of people are counted.
+`growth_source`: of the growth figures in force."""
 
 events = Table(
     "events",
@@ -110,10 +111,21 @@ subjects = Table(
     Column("deleted_at", BigInteger),
     Column("analytics", Boolean),
     Column("sharing", Boolean),
+    *(
+        column
+        for purpose in PURPOSES
+        for column in (
+            Column(f"{purpose}_at", BigInteger),
+            Column(f"{purpose}_version", String(MAX_VERSION)),
+            Column(f"{purpose}_since", BigInteger),
+            Column(f"{purpose}_withdrawn_at", BigInteger),
+        )
+    ),
     sqlite_with_rowid=False,
 )
 """lookup: HMAC of the user's id. key: of the pseudonyms, random; none once deleted, and the row is
-the tombstone. analytics, sharing: the person's last decision on the purpose, none: not asked."""
+the tombstone. analytics, sharing: the person's last decision on the purpose, none: not asked; with
+what pbmon.purposes.Decision says of it."""
 
 subject_days = Table(
     "subject_days",
@@ -191,8 +203,11 @@ consents = Table(
     Column("purpose", String(20), nullable=False),
     Column("granted", Boolean, nullable=False),
     Column("decided_at", BigInteger, nullable=False),
+    Column("version", String(MAX_VERSION)),
+    Column("stored_at", BigInteger),
 )
-"""Every decision, in its order; never changed."""
+"""Every decision, in the order in which they came in; never changed. decided_at: as the process
+said that heard it. version: of the text that was agreed to."""
 
 deletions = Table(
     "deletions",
@@ -201,7 +216,7 @@ deletions = Table(
     Column("place", String(50), primary_key=True),
     Column("lookup", Id, nullable=False),
     Column("requested_at", BigInteger, nullable=False),
-    Column("target", Id),
+    Column("target", LargeBinary),
     Column("counts", Json),
     Column("attempts", Integer, nullable=False),
     Column("due_at", BigInteger, nullable=False),
@@ -212,9 +227,9 @@ deletions = Table(
     sqlite_with_rowid=False,
 )
 """Of each person who was deleted, a row for each place: `store`, `journals`, `outbox`, `disk`, or a
-destination. lookup: of the tombstone in `subjects`. target: the pseudonym that is to go there; none
-once it is gone. counts: rows by table. attempts: how often it was tried; of journals, how many
-shippers have cleared theirs. due_at: not before."""
+destination. lookup: of the tombstone in `subjects`. target: the pseudonyms that are to go there,
+16 bytes each; none once they are gone. counts: rows by table. attempts: how often it was tried; of
+journals, how many shippers have cleared theirs. due_at: not before."""
 
 checkpoints = Table(
     "checkpoints",

@@ -13,13 +13,13 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from sqlalchemy import bindparam, select, update
 
-from pbmon import privacy
 from pbmon.money import Rates
+from pbmon.purposes import ANALYTICS, SHARING, terms_of
 from pbmon.spool.entries import (
     Consent,
     Event,
@@ -32,7 +32,7 @@ from pbmon.spool.entries import (
     decode,
 )
 from pbmon.spool.ledger import Position
-from pbmon.store import people, schema
+from pbmon.store import pseudonyms, schema
 from pbmon.store.engine import reading
 from pbmon.store.erasure import Deletions
 from pbmon.store.errors import Errors
@@ -41,6 +41,7 @@ from pbmon.store.exposures import Exposures
 from pbmon.store.feedback import FeedbackBook
 from pbmon.store.ledger import Ledger
 from pbmon.store.people import People, Person
+from pbmon.store.pseudonyms import Epochs
 from pbmon.store.tables import (
     checkpoints,
     event_keys,
@@ -112,9 +113,10 @@ _CACHED = 100_000
 
 class Writer:
     """basis, sharing: how the purposes `analytics` and `sharing` may be assumed: opt-in, opt-out or
-    not-required. destinations: names of those that are to get what is stored. base_currency: of a
-    store that has none yet. rates: without them nothing is converted into it. scrubs: whether
-    people's data is taken out of the texts of events."""
+    not-required; versions: purpose → the one that must have been agreed to. destinations: names of
+    those that are to get what is stored. base_currency: of a store that has none yet. rates:
+    without them nothing is converted into it. pepper: from outside, where there is one. scrubs:
+    whether people's data is taken out of the texts of events."""
 
     def __init__(
         self,
@@ -122,6 +124,7 @@ class Writer:
         basis: str,
         *,
         sharing: str = "opt-in",
+        versions: Mapping[str, str] = MappingProxyType({}),
         destinations: Sequence[str] = (),
         base_currency: str = "USD",
         rates: Rates | None = None,
@@ -132,6 +135,7 @@ class Writer:
         self._engine = engine
         self.basis = basis
         self.sharing = sharing
+        self.terms = terms_of({ANALYTICS: basis, SHARING: sharing}, versions)
         self.destinations = tuple(destinations)
         self.base_currency = base_currency
         self.rates = rates
@@ -149,15 +153,27 @@ class Writer:
             set_={"events": event_totals.c.events + add.excluded.events},
         )
         with reading(engine).connect() as connection:
-            pepper = people.pepper(connection, pepper)
+            names = pseudonyms.names(connection, pepper)
             self.zone = schema.zone(connection)
-        self.lookup = lru_cache(_CACHED)(partial(privacy.lookup, pepper))
-        self.session = lru_cache(_CACHED)(partial(privacy.session_pseudonym, pepper))
+        self._pepper = pepper
+        self.lookup = names.user
+        self.session = names.session
         self.deletions = Deletions(engine, pepper)
         self.people: dict[str, Person] = {}
         self.people_version: str | None = None
+        self.epochs = Epochs({})
         self.days: set[tuple[dt.date, bytes]] = set()
         """Of subject_days, those that are stored for certain."""
+
+    def recall(self, connection: Connection, version: str) -> None:
+        """Rely on what is remembered of people only where it is of this version. Raises
+        StoreError."""
+        if version == self.people_version:
+            return
+        pseudonyms.names(connection, self._pepper, 0)  # another may be in force by now
+        self.people.clear()
+        self.epochs = pseudonyms.epochs(connection)
+        self.people_version = version
 
     def position(self, source: str) -> Position:
         """How far a journal is in the store."""
@@ -250,7 +266,8 @@ class Batch:
             self._counts[source][True] += 1
 
     def store(self, connection: Connection) -> None:
-        schema.hold_people(connection)  # before any row is: who waits for it keeps nobody waiting
+        version = schema.hold_people(connection, changes=self.people.are_to_change)
+        self.writer.recall(connection, version)
         self._claim(connection)
         self.people.store_consents(connection)
         named = [each for book in self._books.values() for each in book.people()]

@@ -188,7 +188,7 @@ class Exchange:
     ) -> None:
         span = self._span
         if span.is_recording():
-            span.set_attributes(attributes)
+            span.set_attributes(attributes | self._sink.person_attributes())
             if self.route is not None:
                 verb = "HTTP" if self._method == "_OTHER" else self._method
                 span.update_name(f"{verb} {self.route}")

@@ -17,7 +17,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Tracer
 
 from pbmon import catalog, identity, privacy, segments, signals
 from pbmon.peers import TrustedPeers
-from pbmon.runtime import PEER, Scope
+from pbmon.runtime import PEER, Scope, active
 from pbmon.settings import Settings
 from pbmon.telemetry.budgets import BudgetFigures
 from pbmon.telemetry.clock import Clock
@@ -112,6 +112,21 @@ class Requests:
             return {}
         kept = segments.keep(self.segments, noted)
         return {segments.ATTRIBUTE + name: value for name, value in kept.items()}
+
+    @staticmethod
+    def person_attributes() -> dict[str, str]:
+        """Likewise, of its user: pseudonyms, of somebody of whom they may be said."""
+        pseudonyms = active.pseudonyms
+        person = identity.whole() if pseudonyms is not None else None
+        if pseudonyms is None or person is None or person.user_id is None:
+            return {}
+        known = pseudonyms.of(person.user_id) if person.consent is not False else None
+        if known is None:
+            return {}
+        attributes = {catalog.USER_PSEUDONYM.name: known.user}
+        if person.session_id is not None:
+            attributes[catalog.SESSION_PSEUDONYM.name] = known.session(person.session_id)
+        return attributes
 
     # --- RequestSink ---------------------------------------------------------------------------
 

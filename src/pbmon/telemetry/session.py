@@ -82,7 +82,7 @@ class Session:
             )
         span = self._span
         if span.is_recording():
-            attributes = sink.segment_attributes()
+            attributes = sink.segment_attributes() | sink.person_attributes()
             attributes[catalog.WEBSOCKET_ID.name] = self._id
             if self._cell is not None:
                 attributes[catalog.STATUS.name] = 101

@@ -22,6 +22,8 @@ from pbmon.spool import journal
 from pbmon.spool.directory import Home
 from pbmon.store.access import open_deletions
 from pbmon.worker import erasure
+from pbmon.worker.peppers import pepper_of
+from pbmon.worker.pseudonyms import SpanPseudonyms
 from pbmon.worker.reader import LazyReader
 from pbmon.worker.roles import Roles, build
 from pbmon.worker.rounds import Rounds
@@ -54,6 +56,7 @@ class Embedded(Roles):
         self._syncs = Rounds("pbmon-sync", lambda _timeout_s: self.intake.sync())
         self._former: list[Roles] = []
         self.reader = LazyReader(settings, service)
+        self.pseudonyms = SpanPseudonyms(settings, self.reader.open)
 
     def _open_home(self) -> Home:
         return journal.open_home(self._settings().state_dir, self._service())
@@ -94,7 +97,7 @@ class Embedded(Roles):
     def delete(self, user_id: str, timeout_s: float) -> Receipt:
         deadline_s = time.monotonic() + timeout_s
         settings, url = self._settings(), self._reach()
-        deletions = open_deletions(url)
+        deletions = open_deletions(url, pepper_of(settings.pepper))
         try:
             return erasure.delete(
                 deletions,
@@ -130,6 +133,7 @@ class Embedded(Roles):
         self.finish(timeout_s)
         self._watch.stop()
         self.stop()
+        self.pseudonyms.stop()
         self.reader.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pbmon import catalog, runtime, signals
@@ -91,14 +91,16 @@ class Outstanding:
     def _ask(self, name: str, destination: Destination | None, attempts: int) -> None:
         assert self._deletions is not None
         asked = self._deletions.asked_of(name, _AT_ONCE)
-        ids: Mapping[str, bytes] = {each.target: each.receipt_id for each in asked}
+        targets = [target for each in asked for target in each.targets]
         if destination is None:
-            fault, again, wait_s = f"[destinations.{name}] is not set", tuple(ids), _LONGEST_S
-            done: tuple[str, ...] = ()
+            fault, wait_s = f"[destinations.{name}] is not set", _LONGEST_S
+            taken: frozenset[str] = frozenset()
         else:
-            found = destination.forget(list(ids))
-            done, again, fault = found.asked, found.again, found.fault
+            found = destination.forget(targets)
+            taken, fault = frozenset(found.asked), found.fault
             wait_s = found.retry_after_s or _wait_s(attempts)
+        done = [each.receipt_id for each in asked if taken.issuperset(each.targets)]
+        again = [each.receipt_id for each in asked if not taken.issuperset(each.targets)]
         if again:
             signals.tell(
                 f"forget:{name}",
@@ -108,8 +110,8 @@ class Outstanding:
             )  # fmt: skip
         self._deletions.settle(
             name,
-            [ids[each] for each in done],
-            [ids[each] for each in again],
+            done,
+            again,
             due_at=time.time_ns() // 1000 + int(wait_s * 1e6),
             fault=fault,
         )

@@ -20,6 +20,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from pbmon import signals
 from pbmon.delivery.events import Destination, Event
 from pbmon.money import Rates
+from pbmon.purposes import SHARING
 from pbmon.runtime import Reading
 from pbmon.settings import Settings
 from pbmon.store.access import (
@@ -326,7 +327,11 @@ class Leader:
         if not self._make:
             return False
         if self._deliveries is None:
-            self._deliveries = open_deliveries(self._url, self._settings.consent["sharing"])
+            self._deliveries = open_deliveries(
+                self._url,
+                self._settings.consent[SHARING],
+                self._settings.consent_version.get(SHARING),
+            )
         states = {state.destination: state for state in self._deliveries.states()}
         more = False
         for destination in self._made():

@@ -6,12 +6,13 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from pbmon import privacy, runtime, signals
+from pbmon import privacy, signals
 from pbmon.runtime import StoreError
 from pbmon.settings import Settings
 from pbmon.spool import journal
 from pbmon.spool.directory import UnusableError
 from pbmon.store.access import open_reader
+from pbmon.worker.peppers import pepper_of
 from pbmon.worker.urls import store_url
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class LazyReader:
         self._url = ""
         signals.enlist(self)
 
-    def open(self) -> runtime.Reader:
+    def open(self) -> Reader:
         """The one of the store in force; opened anew where that is another. Raises StoreError."""
         settings = self._settings()
         try:
@@ -45,7 +46,9 @@ class LazyReader:
             if self._reader is None or url != self._url:
                 self._close()
                 try:
-                    self._reader = open_reader(url, makes=settings.timezone)
+                    self._reader = open_reader(
+                        url, makes=settings.timezone, pepper=pepper_of(settings.pepper)
+                    )
                 except StoreError as error:
                     raise StoreError(f"the store {privacy.mask_url(url)} {error}") from None
                 self._url = url

@@ -107,6 +107,8 @@ def build(
         home,
         url,
         settings.consent,
+        versions=settings.consent_version,
+        pepper=settings.pepper,
         outbox_url=outbox_url(settings, url),
         destinations=tuple(destinations),
         base_currency=settings.base_currency,

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pbmon import privacy, signals
@@ -30,6 +31,7 @@ from pbmon.store.access import (
 )
 from pbmon.worker.clearance import Clearance
 from pbmon.worker.journals import Journals
+from pbmon.worker.peppers import pepper_of
 
 if TYPE_CHECKING:
     from pbmon.store.outbox import Drain
@@ -56,7 +58,9 @@ NOTHING = b""
 
 class Shipper:
     """url: of the store; outbox_url: of the outbox, if it is not in a store of PostgreSQL.
-    consent: purpose → legal basis. destinations: names of those that are to get what is stored.
+    consent: purpose → legal basis; versions: purpose → the one that must have been agreed to.
+    pepper: where the one from outside is, as the setting says. destinations: names of those that
+    are to get what is stored.
     base_currency, rates: what money is converted into, and by. portion: items of a transaction.
     timezone: of the days of people, where it makes the store.
 
@@ -69,6 +73,8 @@ class Shipper:
         url: str,
         consent: Mapping[str, str],
         *,
+        versions: Mapping[str, str] = MappingProxyType({}),
+        pepper: str | None = None,
         outbox_url: str | None = None,
         destinations: Sequence[str] = (),
         base_currency: str = "USD",
@@ -81,6 +87,8 @@ class Shipper:
         self._home = home
         self._url = url
         self._consent = consent
+        self._versions = versions
+        self._pepper = pepper
         self._destinations = destinations
         self._base_currency = base_currency
         self._rates = rates
@@ -358,10 +366,13 @@ class Shipper:
         if written.dropped["consent"]:
             signals.tell(
                 "consent",
-                "pbmon: events of people who have not agreed to `analytics` are not kept, only "
-                "counted. Tell pbmon.consent.grant() who has, or set `consent` to the legal basis "
-                "there is (now: %s)",
+                "pbmon: %d of %d items were of people who have not agreed to `analytics`: they are "
+                "not kept, only counted, and no figure has them. Tell pbmon.consent.grant() who "
+                "has agreed, or set `consent` to the legal basis that there is (now: %s%s)",
+                self.dropped["consent"],
+                self.delivered + self.dropped.total(),
                 self._consent["analytics"],
+                f", version {wanted}" if (wanted := self._versions.get("analytics")) else "",
             )
 
     def _fail(self, why: str) -> None:
@@ -404,6 +415,8 @@ class Shipper:
                 self._url,
                 self._consent["analytics"],
                 sharing=self._consent["sharing"],
+                versions=self._versions,
+                pepper=pepper_of(self._pepper),
                 destinations=self._destinations,
                 base_currency=self._base_currency,
                 rates=self._rates,

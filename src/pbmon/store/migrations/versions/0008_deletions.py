@@ -33,7 +33,7 @@ def upgrade() -> None:
         sa.Column("place", sa.String(50), primary_key=True),
         sa.Column("lookup", ID, nullable=False),
         sa.Column("requested_at", sa.BigInteger, nullable=False),
-        sa.Column("target", ID),
+        sa.Column("target", sa.LargeBinary),
         sa.Column("counts", COUNTS),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("due_at", sa.BigInteger, nullable=False),
