@@ -126,6 +126,12 @@ class Settings:
         parsing.budgets,
         "Performance budgets: [[budgets]], or '/route max=500ms p95=300ms; …'.",
     )
+    requests_file: str | None = _setting(
+        None,
+        parsing.text,
+        "File to which each request of a known route is added as a line, for `pbmon budget check`. "
+        "For load runs: it grows without end. Unset: none.",
+    )
     features: tuple[str, ...] = _setting(
         (),
         parsing.words,

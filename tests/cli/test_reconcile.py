@@ -12,7 +12,7 @@ import pytest
 from opentelemetry.sdk.resources import Resource
 
 from pbmon import catalog, cli
-from pbmon.cli import reconcile
+from pbmon.reports.prometheus import token_of
 from pbmon.runtime import Figure, Reading
 from pbmon.store import lines, schema, tables
 from pbmon.store.access import open_engine
@@ -343,6 +343,6 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path, monkeypatch, capsys):
 def test_a_token_is_read_from_where_it_is(tmp_path, monkeypatch):
     (tmp_path / "token").write_text("of the file\n", encoding="utf-8")
     monkeypatch.setenv("TOKEN", "of the variable")
-    assert reconcile._token(f"file:{tmp_path}/token") == "of the file"
-    assert reconcile._token("env:TOKEN") == "of the variable"
-    assert reconcile._token(None) is None
+    assert token_of(f"file:{tmp_path}/token") == "of the file"
+    assert token_of("env:TOKEN") == "of the variable"
+    assert token_of(None) is None

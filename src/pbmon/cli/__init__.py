@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from importlib import import_module, metadata
 
 COMMANDS = (
-    "dashboards", "delivery", "doctor", "experiment", "reconcile", "report", "run", "store",
-    "worker",
+    "budget", "dashboards", "delivery", "doctor", "experiment", "reconcile", "report", "run",
+    "store", "worker",
 )  # fmt: skip
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pbmon import growth, money
@@ -18,7 +16,7 @@ from pbmon.cli.place import Place, in_place
 from pbmon.outbound import url_of
 from pbmon.reports import text
 from pbmon.reports.page import Amount, Table
-from pbmon.reports.prometheus import Gained, Prometheus, PrometheusError
+from pbmon.reports.prometheus import Gained, Prometheus, PrometheusError, token_of
 from pbmon.reports.reconciliation import Day, Figure, Finding, Row, compare, compare_payments
 from pbmon.store.access import open_reader
 from pbmon.telemetry.pipeline import interval_s
@@ -154,7 +152,7 @@ def _with_prometheus(asked: _Asked) -> _Comparison | None:
         asked.faults.append(f"prometheus_url is {settings.prometheus_url}, which is not set")
         return None
     try:
-        prometheus = Prometheus(url, _token(settings.prometheus_token))
+        prometheus = Prometheus(url, token_of(settings.prometheus_token))
         try:
             keeps_s = prometheus.keeps_s()
             gained = [
@@ -176,22 +174,6 @@ def _with_prometheus(asked: _Asked) -> _Comparison | None:
         rows,
         list(_few_samples(asked, days, gained)),
     )
-
-
-def _token(where: str | None) -> str | None:
-    if where is None:
-        return None
-    kind, _, name = where.partition(":")
-    if kind == "file":
-        try:
-            return Path(name).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as error:
-            raise PrometheusError(
-                f"prometheus_token: {name} can't be read ({type(error).__name__})"
-            ) from None
-    if not os.environ.get(name):
-        raise PrometheusError(f"prometheus_token is {where}, which is not set")
-    return os.environ[name]
 
 
 def _day(asked: _Asked, i: int, gained: Gained, keeps_s: float | None) -> Day:

@@ -1,9 +1,12 @@
-"""What Prometheus shows of the metrics that are read from a store."""
+"""Prometheus, and what it shows of the metrics that are read from a store."""
 
 from __future__ import annotations
 
+import math
+import os
 import re
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -26,6 +29,23 @@ GAINED = (
 
 class PrometheusError(Exception):
     """It can't be asked; the text says why and the remedy, never a secret."""
+
+
+def token_of(where: str | None) -> str | None:
+    """The token that the setting prometheus_token says the place of. Raises PrometheusError."""
+    if where is None:
+        return None
+    kind, _, name = where.partition(":")
+    if kind == "file":
+        try:
+            return Path(name).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise PrometheusError(
+                f"prometheus_token: {name} can't be read ({type(error).__name__})"
+            ) from None
+    if not os.environ.get(name):
+        raise PrometheusError(f"prometheus_token is {where}, which is not set")
+    return os.environ[name]
 
 
 class Gained(NamedTuple):
@@ -84,6 +104,17 @@ class Prometheus:
         except PrometheusError:  # what only speaks its query language need not know
             return None
         return _duration_s(told) if isinstance(told, str) else None
+
+    def vector(self, query: str, at: float) -> list[tuple[dict[str, Any], float]]:
+        """Labels and value of each series at a time, seconds since the epoch."""
+        data = self._ask("query", query=query, time=f"{at:.3f}")
+        try:
+            found = [(dict(e["metric"]), float(e["value"][1])) for e in data["result"]]
+        except (KeyError, TypeError, ValueError, IndexError):
+            raise PrometheusError(_NOT_PROMETHEUS.format(self.shown)) from None
+        if not all(math.isfinite(value) for _, value in found):
+            raise PrometheusError(f"{self.shown} has no number for {query}")
+        return found
 
     def close(self) -> None:
         self._client.close()

@@ -17,6 +17,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 
 from pbmon import catalog, privacy
 from pbmon.catalog import KNOWN_METHODS
+from pbmon.gate.runs import Request
 from pbmon.runtime import Scope
 from pbmon.telemetry.series import Series
 
@@ -130,6 +131,10 @@ class Exchange:
         slow = judged_s > sink.settings.slow_request_s
         if slow:
             series.count_slow()
+        if sink.recording is not None and self.route is not None:
+            sink.recording.add(
+                Request(self._method, self.route, judged_s, error_type is not None), self._span
+            )
         attributes = self._attributes(series, judged_s, error_type)
         if slow:
             attributes[catalog.SLOW.name] = True

@@ -23,6 +23,7 @@ from pbmon.telemetry.clock import Clock
 from pbmon.telemetry.exchange import Exchange
 from pbmon.telemetry.headers import HeaderCapture
 from pbmon.telemetry.notices import Notices
+from pbmon.telemetry.recording import Recording, RunFile
 from pbmon.telemetry.sampling import TrustedPeers, mark_untrusted
 from pbmon.telemetry.series import Series, SeriesKey, budget_key
 from pbmon.telemetry.session import Session
@@ -54,6 +55,8 @@ class Requests:
         signals.observe(catalog.BUDGET_THRESHOLD, self._thresholds, meter=meter, instant=True)
         signals.observe(catalog.BUDGET_ALLOWED, self._allowed, meter=meter, instant=True)
         self.open_websockets = 0
+        self.recording: Recording | None = None
+        self._recorded_to: str | None = None
         signals.enlist(self)
         self.apply(settings)
 
@@ -73,8 +76,26 @@ class Requests:
             for name, values in settings.segments.items()
             if wanted is True or (wanted and name in wanted)
         }
+        if settings.requests_file != self._recorded_to:
+            self._record_to(settings.requests_file)
         for budget in settings.budgets.all:  # at 0 from the start: the first breach is a rise
             self.budget_cells(budget)
+
+    def _record_to(self, path: str | None) -> None:
+        if isinstance(self.recording, RunFile):
+            self.recording.close()
+        self.recording, self._recorded_to = None, path
+        if path is not None:
+            try:
+                self.recording = RunFile(path)
+            except OSError as error:
+                signals.tell(
+                    "requests_file",
+                    "pbmon: requests can't be recorded in %s (%s); name a file in a directory that "
+                    "this user can write to",
+                    path,
+                    error.strerror,
+                )
 
     def forget(self) -> None:
         """In a forked child: the open WebSockets are the parent's."""
