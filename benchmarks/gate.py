@@ -31,8 +31,8 @@ from benchmarks.processes import ROOT, WITHOUT_TELEMETRY, environment
 from pbmon.gate import runs
 
 _SLOWER = 1.3
-_BLOCKS, _IN_A_BLOCK = 10, 20
-_WORK = 25_000
+_PAIRS = 400
+_WORK = 20_000
 
 
 def _application(more: float) -> Any:
@@ -70,6 +70,7 @@ def _serve(more: float, port_file: str) -> None:
     config.load()
     server = uvicorn.Server(config)
     listening = config.bind_socket()
+    listening.listen()
     Path(port_file).write_text(str(listening.getsockname()[1]), encoding="utf-8")
     server.run(sockets=[listening])
 
@@ -82,12 +83,12 @@ class Server:
     recorded: Path
     read: int = 0
 
-    def block(self, chance: random.Random, requests: int) -> list[float]:
-        """Some requests, one after another: their durations."""
-        for _ in range(requests):
-            size = chance.randint(_WORK // 2, _WORK + _WORK // 2)
-            self.client.request("GET", f"/sales/{size}")
-            self.client.getresponse().read()
+    def ask(self, size: int) -> None:
+        self.client.request("GET", f"/sales/{size}")
+        self.client.getresponse().read()
+
+    def take(self, requests: int) -> list[float]:
+        """Durations of the requests since the last time, which are so many."""
         while True:  # the last line is written when its answer is on the way
             lines = self.recorded.read_bytes()[self.read :].splitlines(keepends=True)
             if len(lines) == requests and lines[-1].endswith(b"\n"):
@@ -129,27 +130,25 @@ def _take(directory: Path, comparisons: int) -> dict[str, Any]:
             for name, more in (("base", 1.0), ("same", 1.0), ("slower", _SLOWER))
         )
         for server in (base, same, slower):
-            server.block(chance, 50)  # warm-up
-        taken["beginning"] = base.block(chance, 2 * _BLOCKS * _IN_A_BLOCK)
+            _alternate(chance, 50, server)  # warm-up
+        (taken["beginning"],) = _alternate(chance, 5 * _PAIRS, base)
         start_s = time.monotonic()
         for number in range(comparisons):
             for name, other in (("same", same), ("slower", slower)):
-                taken[name].append(_compared(base, other, chance))
+                taken[name].append(_alternate(chance, _PAIRS, base, other))
             if sys.stderr.isatty():
                 print(f"\r{number + 1} of {comparisons}", end="", file=sys.stderr)
         taken["seconds"] = time.monotonic() - start_s
     return taken
 
 
-def _compared(base: Server, other: Server, chance: random.Random) -> list[list[float]]:
-    """Blocks in turns, and who is first in turns as well."""
-    before: list[float] = []
-    after: list[float] = []
-    for number in range(_BLOCKS):
-        pair = [(base, before), (other, after)]
-        for server, durations in pair if number % 2 else reversed(pair):
-            durations.extend(server.block(chance, _IN_A_BLOCK))
-    return [before, after]
+def _alternate(chance: random.Random, times: int, *servers: Server) -> list[list[float]]:
+    """The same requests to each server in turns, and who is first in turns as well."""
+    for number in range(times):
+        size = chance.randint(_WORK // 2, _WORK + _WORK // 2)
+        for server in servers if number % 2 else reversed(servers):
+            server.ask(size)
+    return [server.take(times) for server in servers]
 
 
 def main() -> int:

@@ -23,7 +23,7 @@ class RunFile:
     and there although the process is killed. Raises OSError where the file can't be opened."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.path = path
         # Never one that an application's own child would go on with.
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
@@ -34,7 +34,7 @@ class RunFile:
             signals.tell(
                 "requests_file",
                 "pbmon: requests can't be recorded in %s (%s); the run in it is not whole",
-                self._path,
+                self.path,
                 error.strerror,
             )
 

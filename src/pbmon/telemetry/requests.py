@@ -56,7 +56,6 @@ class Requests:
         signals.observe(catalog.BUDGET_ALLOWED, self._allowed, meter=meter, instant=True)
         self.open_websockets = 0
         self.recording: Recording | None = None
-        self._recorded_to: str | None = None
         signals.enlist(self)
         self.apply(settings)
 
@@ -76,18 +75,24 @@ class Requests:
             for name, values in settings.segments.items()
             if wanted is True or (wanted and name in wanted)
         }
-        if settings.requests_file != self._recorded_to:
-            self._record_to(settings.requests_file)
+        self._record_to(settings.requests_file)
         for budget in settings.budgets.all:  # at 0 from the start: the first breach is a rise
             self.budget_cells(budget)
 
-    def _record_to(self, path: str | None) -> None:
+    def record(self, recording: Recording | None) -> None:
+        """Tell it of every request of a known route that ends from here on."""
         if isinstance(self.recording, RunFile):
             self.recording.close()
-        self.recording, self._recorded_to = None, path
+        self.recording = recording
+
+    def _record_to(self, path: str | None) -> None:
+        kept = self.recording
+        if kept is not None and (not isinstance(kept, RunFile) or kept.path == path):
+            return  # a capture's stays
+        self.record(None)
         if path is not None:
             try:
-                self.recording = RunFile(path)
+                self.record(RunFile(path))
             except OSError as error:
                 signals.tell(
                     "requests_file",

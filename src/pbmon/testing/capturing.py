@@ -207,7 +207,7 @@ def capture(
             made.clock,
             made,
         )
-        parts["requests"].recording = made
+        parts["requests"].record(made)
         with wiring.lent(keywords, parts):
             wiring.activate_hooks()
             yield made

@@ -73,8 +73,6 @@ def pbmon_capture(request: pytest.FixtureRequest) -> Iterator[Capture]:
     # What the application has configured at its import is no setting of a capture.
     own: dict[str, Any] = {"budgets": active.settings.budgets} if active.configured else {}
     with capture(clock="system", **own) as seen:
-        for system in ("postgresql", "sqlite"):  # what the first statement would wait for
-            active.queries.prepare(system)
         yield seen
 
 
@@ -87,7 +85,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
     seen = getattr(item, "funcargs", {}).get(_FIXTURE)
     if not isinstance(seen, Capture):
-        pytest.fail("the marker budget is for test functions, which can have fixtures", pytrace=False)
+        pytest.fail("the marker budget is for what has fixtures: test functions", pytrace=False)
     try:
         wanted, wrong = promises(item.iter_markers(MARKER)), ""
     except PromiseError as error:
