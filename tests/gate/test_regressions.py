@@ -83,8 +83,8 @@ def test_what_is_as_much_slower_as_it_may_be_passes():
     assert (failed.outcome, passed.outcome) == (Outcome.FAILED, Outcome.PASSED)
     assert (faster.outcome, round(faster.ratio, 3)) == (Outcome.PASSED, 0.833)
     assert failed.ratio == pytest.approx(1.2)
-    assert failed.chance == 1 / 2**20
-    assert str(failed) == "GET /x: 4.125 ms before, 4.95 ms now: +20.0% (by chance: 9.5e-07)"
+    assert failed.chance == 1 / 2**25
+    assert str(failed) == "GET /x: 4.125 ms before, 4.95 ms now: +20.0% (by chance: 3e-08)"
 
 
 def test_a_change_that_may_be_chance_passes():

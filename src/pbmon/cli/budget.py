@@ -274,13 +274,18 @@ def _suggest(args: argparse.Namespace, _resolved: Settings) -> int:
         raise _UnknownError("there is no request that did not fail in the run")
     for (method, route), durations in sorted(found.items()):
         ordered = sorted(durations)
-        print(f"[[budgets]]\nendpoint = {json.dumps(route)}\nmethod = {json.dumps(method)}")
+        print(f"[[budgets]]\nendpoint = {_quoted(route)}\nmethod = {_quoted(method)}")
         for limit, quantile in (("p95", 0.95), ("p99", 0.99), ("max", 1.0)):
             if len(ordered) * (1 - quantile) >= 1 or quantile == 1:
                 at = min(len(ordered) - 1, math.floor(quantile * len(ordered)))
                 print(f'{limit} = "{_round_up(ordered[at] * (1 + args.headroom))}"')
         print()
     return PASSED
+
+
+def _quoted(value: str) -> str:
+    """As a basic string of TOML, which is one of JSON but for DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _round_up(duration_s: float) -> str:

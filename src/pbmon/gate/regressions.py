@@ -1,32 +1,34 @@
 """Whether the requests of a run are slower than those of another, route by route.
 
-Each route's requests of a run are cut, in their order, into as many pieces as those of the other.
-Of a piece stands its lower quartile, which what else the machine does moves least. Pieces at the
-same place are a pair: where the runs were taken in turns, a pair is of the same moments.
+The first request of a route in the one run is compared with the first in the other, the second with
+the second. So where the same load went to both in turns, the two of a pair asked for the same thing
+at the same moment, and what the machine did meanwhile is in both.
 
-A route is slower where the middle of the pairs' ratios is above the tolerance and the pairs agree
-too well for chance: Wilcoxon's signed-rank test, exact and one-sided, at 1 % over all routes.
+The pairs are cut, in their order, into pieces, of each of which stands the middle of the ratios: a
+disturbance is longer than a request, and pairs that stand side by side share it. A route is slower
+where the middle of all ratios is above the tolerance, and the pieces agree too well for chance:
+Wilcoxon's signed-rank test, exact and one-sided, at 1 % over all routes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from pbmon.gate.runs import Request
 from pbmon.gate.verdicts import Outcome, shown_s
 
-TOLERANCE = 0.15
+TOLERANCE = 0.1
 CHANCE = 0.01
 """Of calling a run slower that is the same, over all of its routes."""
 
 FEWEST = 100
 """Requests of a route in each run: below, nothing is said."""
 
-_PIECES = 20
-_QUANTILE = 0.25
+_PIECES = 25
+_MOST = 700.0  # whose exp() a float can hold
 
 Route = tuple[str, str]
 """Method and route."""
@@ -37,9 +39,9 @@ Runs = Mapping[Route, Sequence[float]]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One route in both runs. requests: of the smaller. before_s, after_s: the middle of the lower
-    quartiles. ratio: of after to before. chance: of that by chance alone. The last three are None
-    where there are too few requests."""
+    """One route in both runs. requests: of the smaller. before_s, after_s: medians. ratio: the
+    middle of the pairs' ratios. chance: of that by chance alone. The last four are None where there
+    are too few requests."""
 
     method: str
     route: str
@@ -94,31 +96,32 @@ def compare(before: Runs, after: Runs, tolerance: float = TOLERANCE) -> list[Cha
 def _change(
     route: Route, before: Sequence[float], after: Sequence[float], tolerance: float, allowed: float
 ) -> Change:
-    old, new = _pieces(before), _pieces(after)
-    logs = [math.log(b / a) for a, b in zip(old, new, strict=True) if a > 0 and b > 0]
-    ratio = math.exp(median(logs)) if logs else 1.0
-    chance = signed_rank(logs)
+    pairs = [(old, new) for old, new in _pairs(before, after) if old > 0 and new > 0]
+    ratios = [math.log(new) - math.log(old) for old, new in pairs]
+    ratio = math.exp(min(median(ratios), _MOST)) if ratios else 1.0
+    chance = signed_rank(_pieces(ratios))
     slower = ratio > 1 + tolerance and chance <= allowed
     return Change(
         *route, min(len(before), len(after)), Outcome.FAILED if slower else Outcome.PASSED,
-        median(old), median(new), ratio, chance,
+        median(before), median(after), ratio, chance,
     )  # fmt: skip
 
 
-def _pieces(durations: Sequence[float]) -> list[float]:
-    """The lower quartile of each piece."""
-    edges = [len(durations) * n // _PIECES for n in range(_PIECES + 1)]
+def _pairs(before: Sequence[float], after: Sequence[float]) -> Iterator[tuple[float, float]]:
+    """Where one run has more requests, its surplus is left out evenly."""
+    pairs = min(len(before), len(after))
+    for n in range(pairs):
+        yield before[n * len(before) // pairs], after[n * len(after) // pairs]
+
+
+def _pieces(ratios: Sequence[float]) -> list[float]:
+    """The middle of each."""
+    edges = [len(ratios) * n // _PIECES for n in range(_PIECES + 1)]
     return [
-        _quantile(sorted(durations[start:end]))
+        median(ratios[start:end])
         for start, end in zip(edges, edges[1:], strict=False)
+        if end > start
     ]
-
-
-def _quantile(ordered: Sequence[float]) -> float:
-    place = (len(ordered) - 1) * _QUANTILE
-    low = math.floor(place)
-    high = min(low + 1, len(ordered) - 1)
-    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
 def signed_rank(differences: Sequence[float]) -> float:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pbmon.testing.capturing import Capture, capture
+if TYPE_CHECKING:
+    from pbmon.testing.capturing import Capture
 
 MARKER = "budget"
 _FIXTURE = "pbmon_capture"
@@ -64,6 +65,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pbmon_capture(request: pytest.FixtureRequest) -> Iterator[Capture]:
     """What pbmon makes during the test: `capture()` for the length of a test, on the machine's
     clock where the test has the marker `budget`."""
+    from pbmon.testing.capturing import capture
+
     if request.node.get_closest_marker(MARKER) is None:
         with capture() as seen:
             yield seen
@@ -81,6 +84,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Judge the requests of the test itself, not of its fixtures, once it has passed."""
     if item.get_closest_marker(MARKER) is None:
         return (yield)
+    from pbmon.testing.capturing import Capture
     from pbmon.testing.promises import PromiseError, broken, promises
 
     seen = getattr(item, "funcargs", {}).get(_FIXTURE)
