@@ -194,7 +194,7 @@ def test_a_run_that_is_slower_than_its_baseline(budget, write):
     after = write(("GET", "/a", 0.13, 200), ("GET", "/new", 0.1, 9), name="after.jsonl")
     status, out, _ = budget("check", after, "--baseline", before)
     assert status == 1
-    assert "GET /a: 100 ms before, 130 ms now: +30.0% (by chance: 3e-08)\n" in out
+    assert "GET /a: 100 ms before, 130 ms now: +30.0% (by chance: 9.5e-07)\n" in out
     assert "GET /gone: only in the baseline\nGET /new: not in the baseline\n" in out
     assert "One run after another" in out
     assert budget("check", after, "--baseline", before, "--tolerance", "35%")[0] == 0

@@ -83,8 +83,8 @@ def test_what_is_as_much_slower_as_it_may_be_passes():
     assert (failed.outcome, passed.outcome) == (Outcome.FAILED, Outcome.PASSED)
     assert (faster.outcome, round(faster.ratio, 3)) == (Outcome.PASSED, 0.833)
     assert failed.ratio == pytest.approx(1.2)
-    assert failed.chance == 1 / 2**25
-    assert str(failed) == "GET /x: 4.125 ms before, 4.95 ms now: +20.0% (by chance: 3e-08)"
+    assert failed.chance == 1 / 2**20
+    assert str(failed) == "GET /x: 4.3 ms before, 5.16 ms now: +20.0% (by chance: 9.5e-07)"
 
 
 def test_a_change_that_may_be_chance_passes():
@@ -106,6 +106,21 @@ def test_with_many_routes_each_must_be_less_likely():
     others = {("GET", f"/{n}"): before for n in range(100)}
     found = compare({X: before, **others}, {X: after, **others})
     assert {each.outcome for each in found} == {Outcome.PASSED}
+
+
+def test_with_many_routes_more_requests_are_needed():
+    slower = {("GET", f"/{n}"): [0.2] * 130 for n in range(100)}
+    found = compare({route: [0.1] * 130 for route in slower}, slower)
+    assert {each.outcome for each in found} == {Outcome.UNDECIDED}
+    assert found[0].finding == "130 requests; 140 of each run would tell"
+    more = {route: each * 2 for route, each in slower.items()}
+    found = compare({route: [0.1] * 260 for route in slower}, more)
+    assert {each.outcome for each in found} == {Outcome.FAILED}
+
+
+def test_no_number_is_too_large():
+    (change,) = compare({X: [5e-324] * 200}, {X: [1e308] * 200})
+    assert change.outcome is Outcome.FAILED
 
 
 def test_too_few_requests_say_nothing():

@@ -25,9 +25,10 @@ CHANCE = 0.01
 """Of calling a run slower that is the same, over all of its routes."""
 
 FEWEST = 100
-"""Requests of a route in each run: below, nothing is said."""
+"""Requests of a route in each run: below, nothing is said; nor of a few more, where so many routes
+are in the runs that chance could do the same to one of them."""
 
-_PIECES = 25
+_PIECES, _IN_A_PIECE = 25, 10
 _MOST = 700.0  # whose exp() a float can hold
 
 Route = tuple[str, str]
@@ -51,6 +52,7 @@ class Change:
     after_s: float | None = None
     ratio: float | None = None
     chance: float | None = None
+    enough: int = FEWEST
 
     @property
     def name(self) -> str:
@@ -62,7 +64,7 @@ class Change:
     @property
     def finding(self) -> str:
         if self.before_s is None or self.after_s is None or self.ratio is None:
-            return f"{self.requests:,} requests; {FEWEST} of each run would tell"
+            return f"{self.requests:,} requests; {self.enough} of each run would tell"
         return (
             f"{shown_s(self.before_s)} before, {shown_s(self.after_s)} now: {self.ratio - 1:+.1%} "
             f"(by chance: {self.chance:.2g})"
@@ -81,15 +83,15 @@ def durations(requests: Iterable[Request]) -> dict[Route, list[float]]:
 def compare(before: Runs, after: Runs, tolerance: float = TOLERANCE) -> list[Change]:
     """Routes that are in both runs. tolerance: 0.15 lets a route be 15 % slower."""
     common = [route for route in after if route in before]
-    told = [r for r in common if min(len(before[r]), len(after[r])) >= FEWEST]
+    chance = CHANCE / max(len(common), 1)
+    enough = max(FEWEST, _IN_A_PIECE * math.ceil(-math.log2(chance)))
     changes = []
     for route in common:
         requests = min(len(before[route]), len(after[route]))
-        if route in told:
-            chance = CHANCE / len(told)
-            changes.append(_change(route, before[route], after[route], tolerance, chance))
+        if requests < enough:
+            changes.append(Change(*route, requests, Outcome.UNDECIDED, enough=enough))
         else:
-            changes.append(Change(*route, requests, Outcome.UNDECIDED))
+            changes.append(_change(route, before[route], after[route], tolerance, chance))
     return changes
 
 
@@ -116,12 +118,9 @@ def _pairs(before: Sequence[float], after: Sequence[float]) -> Iterator[tuple[fl
 
 def _pieces(ratios: Sequence[float]) -> list[float]:
     """The middle of each."""
-    edges = [len(ratios) * n // _PIECES for n in range(_PIECES + 1)]
-    return [
-        median(ratios[start:end])
-        for start, end in zip(edges, edges[1:], strict=False)
-        if end > start
-    ]
+    pieces = min(_PIECES, len(ratios) // _IN_A_PIECE)
+    edges = [len(ratios) * n // pieces for n in range(pieces + 1)] if pieces else []
+    return [median(ratios[start:end]) for start, end in zip(edges, edges[1:], strict=False)]
 
 
 def signed_rank(differences: Sequence[float]) -> float:
