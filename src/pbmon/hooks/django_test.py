@@ -44,11 +44,14 @@ def observing_async(
             return await call(self, scope)
         answers: list[Any] = []
 
-        async def application(_: Scope, __: Receive, send: Send) -> None:
+        async def application(seen: Scope, _: Receive, send: Send) -> None:
+            scope[RECORD] = seen.get(RECORD)
             answers.append(await call(self, scope))
             await _send(answers[0], send)
 
-        await _observed(application, scope)
+        query = scope.get("query_string", b"")  # text, against the specification
+        raw = query.encode("latin-1", "replace") if isinstance(query, str) else query
+        await _observed(application, {**scope, "query_string": raw})
         return answers[0]
 
     return __call__

@@ -21,7 +21,7 @@ GAINED = (
 
 _BY = catalog.BUDGET_REQUESTS.prometheus_labels()
 _METHOD, _ROUTE, _OPERATION, _LIMIT = _BY
-_NO_SHARE = "Prometheus has no pbmon_budget_allowed_ratio for availability of {}"
+_NO_SHARE = "Prometheus has no pbmon_budget_allowed_ratio for {} of {}"
 
 Labels = tuple[str, ...]
 """As _BY has them; empty where there is none."""
@@ -64,7 +64,7 @@ def counts(
         if limit not in LIMITS:  # of a newer version
             continue
         if labels not in allowed:
-            raise PrometheusError(_NO_SHARE.format(route or operation))
+            raise PrometheusError(_NO_SHARE.format(limit, route or operation))
         over = round(breaches.get(labels, 0.0))
         yield Count(
             route or operation, method or None, LIMITS[limit], round(number),
