@@ -358,6 +358,25 @@ def test_requests_of_marked_tests_are_written(run, pytester, workers):
     assert all(each["duration_s"] > 0 and each["method"] == "GET" for each in found)
 
 
+def test_what_was_written_before_a_worker_crashed_stays(run, pytester):
+    crashing = """
+import os
+
+@pytest.mark.budget
+def test_a():
+    get("/items/1")
+
+def test_b():
+    os._exit(1)
+
+@pytest.mark.budget
+def test_c():
+    get("/items/2")
+"""
+    run(crashing, "--pbmon-budgets=run.jsonl", "-n", "1").assert_outcomes(passed=2, failed=1)
+    assert [each["queries"] for each in lines(pytester.path / "run.jsonl")] == [1, 2]
+
+
 def test_a_file_that_can_not_be_written_is_wrong_usage(run):
     result = run(WRITING, "--pbmon-budgets=no/where/run.jsonl")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
