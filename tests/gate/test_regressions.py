@@ -42,7 +42,7 @@ def taken(chance, requests, factor=1.0, drift=lambda at: 1.0):
     ]
 
 
-def outcomes(factor, times=200, requests=200, **how):
+def outcomes(factor, times=200, requests=300, **how):
     found = []
     for seed in range(times):
         chance = random.Random(seed)
@@ -64,6 +64,19 @@ def test_a_machine_that_gets_slower_is_no_regression_where_runs_took_turns():
 
     assert outcomes(1.0, drift=slower) == 0
     assert outcomes(1.3, drift=slower) == 200
+
+
+def test_who_comes_second_in_a_pair_may_be_faster():
+    """By much more than there is to be seen, and each of the two in turns."""
+    found = []
+    for factor in (1.0, 1.3):
+        chance = random.Random(5)
+        before, after = taken(chance, 300), taken(chance, 300, factor)
+        before[::2] = [each * 2 for each in before[::2]]
+        after[1::2] = [each * 2 for each in after[1::2]]
+        found += compare({X: before}, {X: after})
+    assert [each.outcome for each in found] == [Outcome.PASSED, Outcome.FAILED]
+    assert [each.ratio for each in found] == [pytest.approx(r, rel=0.05) for r in (1.0, 1.3)]
 
 
 def test_a_few_very_slow_requests_are_no_regression():

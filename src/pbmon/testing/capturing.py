@@ -74,7 +74,7 @@ class Capture:
     @property
     def queries(self) -> list[SeenSpan]:
         """The spans of statements; those of one request are in its `queries`."""
-        return [s for s in self.spans if s.kind == "CLIENT" and "db.system.name" in s.attributes]
+        return [each for each in self.spans if seen.is_query(each)]
 
     @property
     def events(self) -> list[SeenEvent]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pbmon import catalog
 from pbmon.budgets import Budget, Budgets, parse_budget
 from pbmon.gate.verdicts import Outcome, count, judge, shown_s
 from pbmon.testing.seen import SeenRequest
@@ -135,7 +136,9 @@ def _too_many(requests: Sequence[SeenRequest], most: int) -> Iterator[str]:
     over = [each for each in requests if len(each.queries) > most]
     for request in over[:_MOST_NAMED]:
         yield f"{request.name}: {len(request.queries)} queries; {most} may be:"
-        texts = Counter(str(q.attributes.get("db.query.text", q.name)) for q in request.queries)
+        texts = Counter(
+            str(q.attributes.get(catalog.DB_TEXT.name, q.name)) for q in request.queries
+        )
         for text, times in texts.most_common(_MOST_NAMED):
             yield f"  {times} × {text}"
     if len(over) > _MOST_NAMED:

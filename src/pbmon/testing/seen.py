@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pbmon import catalog
 from pbmon.gate.runs import Request
 
 _MOST_NAMED = 20
@@ -135,6 +136,10 @@ def event(entry: Any) -> SeenEvent:
     )
 
 
+def is_query(span: SeenSpan) -> bool:
+    return span.kind == "CLIENT" and catalog.DB_SYSTEM.name in span.attributes
+
+
 def with_queries(
     requests: Iterable[tuple[Request, str, str]], spans: Iterable[SeenSpan]
 ) -> list[SeenRequest]:
@@ -149,7 +154,7 @@ def with_queries(
         first.setdefault(trace_id, span_id)
     queries: dict[str, list[SeenSpan]] = {}
     for each in spans:
-        if each.kind != "CLIENT" or "db.system.name" not in each.attributes:
+        if not is_query(each):
             continue
         above = each.parent_id
         while above is not None and above not in owners:
