@@ -115,6 +115,7 @@ PARSED = [
     ("slow_request_s", "1500ms", '"1500 ms"', 1.5),
     ("slow_query_s", "80ms", '"80ms"', 0.08),
     ("request_log", "all", '"all"', "all"),
+    ("requests_file", "/tmp/run.jsonl", '"/tmp/run.jsonl"', "/tmp/run.jsonl"),
     ("features", "export, import ,", '["export", "import"]', ("export", "import")),
     ("request_headers", "x-tenant, x-.*", '["x-tenant", "x-.*"]', ("x-tenant", "x-.*")),
     ("response_headers", "x-cache", '["x-cache"]', ("x-cache",)),

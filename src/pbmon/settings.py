@@ -128,6 +128,12 @@ class Settings:
         "Read the settings file again when it changes, for the settings that can change while the "
         "process runs.",
     )
+    requests_file: str | None = _setting(
+        None,
+        parsing.text,
+        "File to which each request of a known route is added as a line, for `pbmon budget check`. "
+        "For load runs: it grows without end. Unset: none.",
+    )
     features: tuple[str, ...] = _setting(
         (),
         parsing.words,

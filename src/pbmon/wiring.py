@@ -11,7 +11,9 @@ import atexit
 import logging
 import os
 import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import wait
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -171,6 +173,19 @@ def export(resolved: settings.Settings, roles: Roles) -> None:
             built.accounts.install(_meter())
         roles.install(_meter())
         roles.leader.publish = built.hear
+
+
+@contextmanager
+def lent(keywords: Mapping[str, Any], parts: Mapping[str, Any]) -> Iterator[None]:
+    """Within the block these sinks are the configuration, which configure() changes; keywords: what
+    they were made with. The one before it waits, and is not told."""
+    global _keywords, _parts, _worker
+    before = _keywords, _parts, _worker, active.configured
+    _keywords, _parts, _worker, active.configured = dict(keywords), dict(parts), None, True
+    try:
+        yield
+    finally:
+        _keywords, _parts, _worker, active.configured = before
 
 
 def _meter() -> metrics.Meter:

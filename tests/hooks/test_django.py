@@ -390,6 +390,34 @@ def test_djangos_own_test_clients(site, kind, statements):
     assert identity.current() is None
 
 
+@pytest.mark.parametrize("kind", ["Client", "AsyncClient"])
+def test_requests_of_djangos_own_test_clients_are_seen(site, kind):
+    from django import test
+
+    client = getattr(test, kind)(raise_request_exception=False)
+
+    def get(path):
+        answer = client.get(path, headers={"x-tenant": "ü"})
+        return answer if kind == "Client" else asyncio.run(answer)
+
+    with capture(request_headers=["x-tenant"], excluded_urls=["/asked"]) as seen:
+        assert get("/users/7/?q=1").status_code == 200
+        assert get("/nowhere").status_code == 404
+        assert get("/broken").status_code == 500
+        assert get("/asked").status_code == 200
+    user, nowhere, broken = seen.spans
+    assert (user.name, user.kind, user.status) == ("GET /users/{pk}/", "SERVER", "UNSET")
+    assert user.attributes["http.response.status_code"] == 200
+    assert user.attributes["url.path"] == "/users/7/"
+    assert user.attributes["http.request.header.x-tenant"]
+    assert (nowhere.name, nowhere.attributes["http.response.status_code"]) == ("GET", 404)
+    assert (broken.status, broken.attributes["http.response.status_code"]) == ("ERROR", 500)
+    assert [(r.name, r.failed) for r in seen.requests] == [
+        ("GET /users/{pk}/", False), (broken.name, True)
+    ]  # fmt: skip
+    assert identity.current() is None
+
+
 def test_track_knows_who(ask):
     with capture(consent="not-required") as seen:
         assert ask("/bought").text == "ok"
@@ -436,6 +464,7 @@ def test_the_class_still_looks_like_asgi_3(asgi):
 
 def test_taken_out_by_identity(asgi):
     from django.core.handlers import base, exception
+    from django.test import client
 
     DjangoHook().uninstrument()
     handler = type(asgi)
@@ -445,6 +474,8 @@ def test_taken_out_by_identity(asgi):
         return (
             handler.__call__,
             exception.handle_uncaught_exception,
+            client.ClientHandler.__call__,
+            client.AsyncClientHandler.__call__,
             *(getattr(base.BaseHandler, name) for name in names),
         )
 

@@ -246,6 +246,14 @@ def test_it_goes_to_no_other_machine_unencrypted():
 def test_a_token_is_read_from_where_it_is(tmp_path, monkeypatch):
     (tmp_path / "token").write_text("of the file\n", encoding="utf-8")
     monkeypatch.setenv("TOKEN", "of the variable")
-    assert prometheus._token(f"file:{tmp_path}/token") == "of the file"
-    assert prometheus._token("env:TOKEN") == "of the variable"
-    assert prometheus._token(None) is None
+    monkeypatch.delenv("NOT_SET", raising=False)
+    with answering(lambda *_: (200, vector())) as (url, asked):
+        for place in (f"file:{tmp_path}/token", "env:TOKEN", None):
+            settings = Settings(prometheus_url=url, prometheus_token=place)
+            made = prometheus.connect(settings)
+            made.keeps_s()
+            made.close()
+        with pytest.raises(PrometheusError, match="prometheus_token is env:NOT_SET"):
+            prometheus.connect(Settings(prometheus_url=url, prometheus_token="env:NOT_SET"))
+    sent = [headers.get("Authorization") for _, _, headers in asked]
+    assert sent == ["Bearer of the file", "Bearer of the variable", None]

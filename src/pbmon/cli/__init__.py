@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from importlib import import_module, metadata
 
 COMMANDS = (
-    "alerts", "consent", "dashboards", "delivery", "doctor", "errors", "experiment", "mark",
-    "privacy", "pseudonyms", "reconcile", "report", "rules", "run", "store", "worker",
+    "alerts", "budget", "consent", "dashboards", "delivery", "doctor", "errors", "experiment",
+    "mark", "privacy", "pseudonyms", "reconcile", "report", "rules", "run", "store", "worker",
 )  # fmt: skip
 
 

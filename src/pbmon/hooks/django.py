@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from pbmon import identity, runtime, signals
-from pbmon.hooks import routes
+from pbmon.hooks import django_test, routes
 from pbmon.hooks.patches import Patch
 from pbmon.hooks.starlette import observing
 from pbmon.hooks.upstream import ASGIHook
@@ -104,9 +104,9 @@ def noting_exception(handle: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _scope_of(request: Any) -> Scope | None:
-    """Of an ASGIRequest; a WSGIRequest has none."""
+    """Of an ASGIRequest; a WSGIRequest has one only where it is a test client's."""
     scope: Scope | None = getattr(request, "scope", None)
-    return scope
+    return scope if scope is not None else request.META.get(django_test.SCOPE)
 
 
 # --- whose request it is ---
@@ -222,4 +222,6 @@ class DjangoHook(ASGIHook):
         Patch("django.core.handlers.base", "BaseHandler.get_response", beginning),
         Patch("django.core.handlers.base", "BaseHandler.get_response_async", beginning_async),
         Patch("django.core.handlers.exception", "handle_uncaught_exception", noting_exception),
+        Patch("django.test.client", "ClientHandler.__call__", django_test.observing),
+        Patch("django.test.client", "AsyncClientHandler.__call__", django_test.observing_async),
     )

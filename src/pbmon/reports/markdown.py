@@ -25,7 +25,7 @@ def _lines(page: Page) -> Iterator[str]:
     rows: list[Sequence[Cell]] = [
         (each.name, each.now, each.before, change(each)) for each in page.headlines
     ]
-    yield from _table(Table(("", *page.times, "change"), rows))
+    yield from write_table(Table(("", *page.times, "change"), rows))
     for section in page.sections:
         yield f"## {escape(section.title)}"
         yield ""
@@ -36,10 +36,11 @@ def _lines(page: Page) -> Iterator[str]:
             if table.caption:
                 yield f"**{escape(table.caption)}**"
                 yield ""
-            yield from _table(table)
+            yield from write_table(table)
 
 
-def _table(table: Table) -> Iterator[str]:
+def write_table(table: Table) -> Iterator[str]:
+    """Lines, without the caption; an empty one at the end."""
     yield "| " + " | ".join(map(escape, table.columns)) + " |"
     yield "|" + "|".join([" --- ", *(" ---: " for _ in table.columns[1:])]) + "|"
     for row in table.rows:

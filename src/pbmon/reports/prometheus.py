@@ -103,14 +103,17 @@ class Prometheus:
 
     def _values(self, metric: Metric, query: str, at: str) -> Values:
         names = metric.prometheus_labels()
-        result = self._ask("query", query=query, time=at).get("result")
+        data = self._ask("query", query=query, time=at)
         try:
-            return {
+            values = {
                 tuple(each["metric"].get(name, "") for name in names): Decimal(each["value"][1])
-                for each in result or ()
+                for each in data["result"]
             }
         except (KeyError, TypeError, IndexError, AttributeError, InvalidOperation):
             raise PrometheusError(_NOT_PROMETHEUS.format(self.shown)) from None
+        if not all(value.is_finite() for value in values.values()):
+            raise PrometheusError(f"{self.shown} has no number for {query}")
+        return values
 
     def keeps_s(self) -> float | None:
         """For how long it keeps samples; None where that can't be known."""

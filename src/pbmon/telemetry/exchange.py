@@ -18,6 +18,7 @@ from opentelemetry.trace import Span, Status, StatusCode
 from pbmon import catalog, privacy
 from pbmon.budgets import Verdict
 from pbmon.catalog import KNOWN_METHODS
+from pbmon.gate.runs import Request
 from pbmon.runtime import Scope, active
 
 if TYPE_CHECKING:
@@ -138,6 +139,10 @@ class Exchange:
         slow = judged_s > sink.settings.slow_request_s
         if slow:
             series.count_slow()
+        if sink.recording is not None and self.route is not None:
+            sink.recording.add(
+                Request(self._method, self.route, judged_s, error_type is not None), self._span
+            )
         verdict = series.budget.judge(judged_s) if series.budget is not None else None
         if verdict is not None:
             series.count_budget(verdict, failed=error_type is not None)

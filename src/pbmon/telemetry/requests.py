@@ -25,6 +25,7 @@ from pbmon.telemetry.edges import edges
 from pbmon.telemetry.exchange import Exchange
 from pbmon.telemetry.headers import HeaderCapture
 from pbmon.telemetry.notices import Notices
+from pbmon.telemetry.recording import Recording, RunFile
 from pbmon.telemetry.sampling import mark_untrusted
 from pbmon.telemetry.series import Series, SeriesKey
 from pbmon.telemetry.session import Session
@@ -59,6 +60,7 @@ class Requests:
         self.aborted = signals.Counts(catalog.ABORTED_REQUESTS, meter)
         self.websockets = signals.Counts(catalog.WEBSOCKET_CONNECTIONS, meter)
         self.open_websockets = 0
+        self.recording: Recording | None = None
         signals.enlist(self)
         self.apply(settings)
 
@@ -78,6 +80,30 @@ class Requests:
             for name, values in settings.segments.items()
             if wanted is True or (wanted and name in wanted)
         }
+        self._record_to(settings.requests_file)
+
+    def record(self, recording: Recording | None) -> None:
+        """Tell it of every request of a known route that ends from here on."""
+        if isinstance(self.recording, RunFile):
+            self.recording.close()
+        self.recording = recording
+
+    def _record_to(self, path: str | None) -> None:
+        kept = self.recording
+        if kept is not None and (not isinstance(kept, RunFile) or kept.path == path):
+            return  # a capture's stays
+        self.record(None)
+        if path is not None:
+            try:
+                self.record(RunFile(path))
+            except OSError as error:
+                signals.tell(
+                    "requests_file",
+                    "pbmon: requests can't be recorded in %s (%s); name a file in a directory that "
+                    "this user can write to",
+                    path,
+                    error.strerror,
+                )
 
     def forget(self) -> None:
         """In a forked child: the open WebSockets are the parent's."""

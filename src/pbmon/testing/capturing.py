@@ -1,7 +1,4 @@
-"""Tests of your own telemetry: `with capture() as seen: ...` and look at what was made.
-
-Also the pytest plugin, whose fixture `pbmon_capture` is a capture for the length of a test.
-"""
+"""capture(): what pbmon makes within a block, in memory."""
 
 from __future__ import annotations
 
@@ -11,12 +8,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from itertools import count
-from typing import Any
+from typing import Any, Literal
 
-try:
-    import pytest
-except ImportError:  # capture() works without it
-    pytest = None  # type: ignore[assignment]
+from pbmon.gate.runs import Request
+from pbmon.testing import seen
+from pbmon.testing.seen import SeenEvent, SeenLog, SeenRequest, SeenSpan
 
 START_NS = 1_700_000_000_000_000_000
 """Wall time at the start of a capture: 2023-11-14T22:13:20Z."""
@@ -38,42 +34,21 @@ class CountingClock:
         return self._elapsed_s
 
 
-@dataclass(frozen=True)
-class SeenSpan:
-    """One finished span. kind: SERVER, CLIENT …; status: UNSET, OK, ERROR; ids in hex."""
-
-    name: str
-    kind: str
-    trace_id: str
-    span_id: str
-    parent_id: str | None
-    attributes: Mapping[str, Any]
-    status: str
-    start_ns: int
-    duration_s: float
-    events: tuple[tuple[str, Mapping[str, Any]], ...]
-
-
-@dataclass(frozen=True)
-class SeenLog:
-    """One log record of pbmon. fields: the extra attributes it carried."""
-
-    logger: str
-    level: str
-    message: str
-    fields: Mapping[str, Any]
-
-
 @dataclass
 class Capture:
-    """What pbmon made since the capture began. Spans come in the order in which they ended."""
+    """What pbmon made since the capture began. Spans come in the order in which they ended.
 
-    clock: CountingClock
+    clock: stands still until clock.advance(seconds); with clock="system" it is the machine's.
+    """
+
+    clock: Any
     logs: list[SeenLog] = field(default_factory=list)
+    """Of all loggers, as far as their levels let them through; pbmon's own from INFO on."""
     entries: list[Any] = field(default_factory=list)
     """What was accepted for the store: pbmon.spool.entries.Event and its like."""
     _exporter: Any = field(default=None, repr=False)
     _reader: Any = field(default=None, repr=False)
+    _requests: list[tuple[Request, str, str]] = field(default_factory=list, repr=False)
 
     def put(self, payload: bytes) -> str:
         """As a journal takes it."""
@@ -82,9 +57,62 @@ class Capture:
         self.entries.append(decode(payload))
         return ""
 
+    def add(self, request: Request, span: Any) -> None:
+        """As a recording takes it."""
+        context = span.get_span_context()
+        self._requests.append((request, f"{context.trace_id:032x}", f"{context.span_id:016x}"))
+
     @property
     def spans(self) -> list[SeenSpan]:
-        return [_seen(span) for span in self._exporter.get_finished_spans()]
+        return [seen.span(span) for span in self._exporter.get_finished_spans()]
+
+    @property
+    def requests(self) -> list[SeenRequest]:
+        """HTTP requests of known routes, in the order in which they ended."""
+        return seen.with_queries(self._requests, self.spans)
+
+    @property
+    def queries(self) -> list[SeenSpan]:
+        """The spans of statements; those of one request are in its `queries`."""
+        return [each for each in self.spans if seen.is_query(each)]
+
+    @property
+    def events(self) -> list[SeenEvent]:
+        """What track() and track_feature() accepted for the store."""
+        from pbmon.spool.entries import Event
+
+        return [seen.event(each) for each in self.entries if isinstance(each, Event)]
+
+    @property
+    def errors(self) -> list[Any]:
+        """Exceptions on their way to the store: pbmon.spool.entries.Failure."""
+        from pbmon.spool.entries import Failure
+
+        return [each for each in self.entries if isinstance(each, Failure)]
+
+    def span(self, name: str | None = None, **attributes: Any) -> SeenSpan:
+        """The one span of this name and these attributes (dots written as `__`); AssertionError
+        where there is none, or more than one."""
+        wanted = {key.replace("__", "."): value for key, value in attributes.items()}
+        spans = self.spans
+        found = [s for s in spans if name in (None, s.name) and seen.has(s.attributes, wanted)]
+        return seen.only("span", seen.words(name, wanted), found, (s.name for s in spans))  # type: ignore[no-any-return]
+
+    def log(self, start: str | None = None, **fields: Any) -> SeenLog:
+        """The one record whose message starts so, with these fields; likewise."""
+        found = [
+            each
+            for each in self.logs
+            if each.message.startswith(start or "") and seen.has(each.fields, fields)
+        ]
+        names = (each.message for each in self.logs)
+        return seen.only("log record", seen.words(start, fields), found, names)  # type: ignore[no-any-return]
+
+    def event(self, name: str | None = None, **properties: Any) -> SeenEvent:
+        """The one event of this name, with these properties; likewise."""
+        events = self.events
+        found = [e for e in events if name in (None, e.name) and seen.has(e.properties, properties)]
+        return seen.only("event", seen.words(name, properties), found, (e.name for e in events))  # type: ignore[no-any-return]
 
     @property
     def metrics(self) -> dict[str, dict[tuple[tuple[str, Any], ...], Any]]:
@@ -131,11 +159,17 @@ def _check_names(name: str, attributes: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def capture(**settings: Any) -> Iterator[Capture]:
+def capture(
+    *, clock: Literal["counting", "system"] = "counting", **settings: Any
+) -> Iterator[Capture]:
     """Collect in memory what pbmon's hooks and API make, on a clock and ids that repeat.
 
-    settings: as for configure(); strict is on. Nothing is exported, the global OpenTelemetry
-    providers are neither used nor set, and everything is as before when the block ends.
+    clock: counting stands still until it is advanced; system measures, for budgets.
+    settings: as for configure(); strict is on. What calls configure() within the block changes
+        the capture's settings.
+
+    Nothing is exported, the global OpenTelemetry providers are neither used nor set, and everything
+    is as before when the block ends.
     """
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -149,11 +183,12 @@ def capture(**settings: Any) -> Iterator[Capture]:
     from pbmon.settings import SettingsError, resolve
     from pbmon.telemetry import sampling
 
-    resolved, problems = resolve({"strict": True, **settings})
+    keywords = {"strict": True, **settings}
+    resolved, problems = resolve(keywords)
     if problems:
         raise SettingsError("; ".join(map(str, problems)))
     exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
-    seen = Capture(CountingClock(), _exporter=exporter, _reader=reader)
+    made = Capture(_clock(clock), _exporter=exporter, _reader=reader)
     tracers = TracerProvider(
         sampler=sampling.from_environment(),
         resource=Resource.get_empty(),
@@ -162,19 +197,28 @@ def capture(**settings: Any) -> Iterator[Capture]:
     )
     tracers.add_span_processor(SimpleSpanProcessor(exporter))
     meters = MeterProvider([reader], resource=Resource.get_empty(), shutdown_on_exit=False)
-    handler = _LogCollector(seen.logs)
-    with _restored(), _listening(handler):
+    with _restored(), _listening(made.logs):
         active.settings = resolved
         active.reader = Runtime().reader  # a test asks no database
-        wiring.install_sinks(
+        parts = wiring.install_sinks(
             resolved,
             tracers.get_tracer("pbmon"),
             meters.get_meter("pbmon"),
-            seen.clock,
-            seen,
+            made.clock,
+            made,
         )
-        wiring.activate_hooks()
-        yield seen
+        parts["requests"].record(made)
+        with wiring.lent(keywords, parts):
+            wiring.activate_hooks()
+            yield made
+
+
+def _clock(kind: str) -> Any:
+    from pbmon.telemetry.clock import SystemClock
+
+    if kind not in ("counting", "system"):
+        raise ValueError(f"clock {kind!r} is not one of counting, system")
+    return CountingClock() if kind == "counting" else SystemClock()
 
 
 @contextmanager
@@ -197,19 +241,21 @@ def _restored() -> Iterator[None]:
 
 
 @contextmanager
-def _listening(handler: logging.Handler) -> Iterator[None]:
-    logger = logging.getLogger("pbmon")
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+def _listening(logs: list[SeenLog]) -> Iterator[None]:
+    """To all loggers; pbmon's own may keep theirs from the root."""
+    own, root = logging.getLogger("pbmon"), logging.getLogger()
+    level = own.level
+    of_own, of_others = _LogCollector(logs), _LogCollector(logs)
+    of_others.addFilter(lambda record: record.name.partition(".")[0] != "pbmon")
+    own.addHandler(of_own)
+    root.addHandler(of_others)
+    own.setLevel(logging.INFO)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-
-
-_STANDARD = frozenset(vars(logging.makeLogRecord({})))
+        own.removeHandler(of_own)
+        root.removeHandler(of_others)
+        own.setLevel(level)
 
 
 class _LogCollector(logging.Handler):
@@ -218,8 +264,7 @@ class _LogCollector(logging.Handler):
         self._logs = logs
 
     def emit(self, record: logging.LogRecord) -> None:
-        extra = {k: v for k, v in vars(record).items() if k not in _STANDARD and k != "message"}
-        self._logs.append(SeenLog(record.name, record.levelname, record.getMessage(), extra))
+        self._logs.append(seen.log(record))
 
 
 def _counting_ids() -> Any:
@@ -241,31 +286,7 @@ def _counting_ids() -> Any:
     return CountingIds()
 
 
-def _seen(span: Any) -> SeenSpan:
-    return SeenSpan(
-        name=span.name,
-        kind=span.kind.name,
-        trace_id=f"{span.context.trace_id:032x}",
-        span_id=f"{span.context.span_id:016x}",
-        parent_id=f"{span.parent.span_id:016x}" if span.parent else None,
-        attributes=dict(span.attributes),
-        status=span.status.status_code.name,
-        start_ns=span.start_time,
-        duration_s=(span.end_time - span.start_time) / 1e9,
-        events=tuple((event.name, dict(event.attributes)) for event in span.events),
-    )
-
-
 def _value(point: Any) -> Any:
     if hasattr(point, "bucket_counts"):
         return (point.count, point.sum)
     return point.value
-
-
-if pytest is not None:
-
-    @pytest.fixture
-    def pbmon_capture() -> Iterator[Capture]:
-        """What pbmon makes during the test: `capture()` for the length of a test."""
-        with capture() as seen:
-            yield seen
