@@ -211,6 +211,64 @@ def api() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def privacy_map() -> str:
+    """What is held and sent of people."""
+    from pbmon.reports import data_map
+
+    speaking = _table(
+        ("attribute", "what there is of people in it"),
+        ((f"`{each.name}`", said) for each, said in data_map.SPEAKING.items()),
+    )
+    held = data_map.table_of(settings.Settings())
+    return f"""# Privacy
+
+Written from `src/pbmon/reports/data_map.py`, the tables of the store, the catalogue and the settings by
+`docs/build.py`; do not edit. `pbmon privacy map` writes the first table with your own settings, as
+Markdown or with `--json`, for a record of processing (GDPR, article 30) or an impact assessment
+(article 35). The legal bases are those that the settings and the law of most countries suggest; which
+ones hold for you is for you to say.
+
+What nobody agreed to is not kept: see [consent](consent.md). What is to go goes everywhere: see
+[deletion, export, retention](deletion.md). Nothing leaves but to where you send it: by default that is a
+receiver on this host.
+
+## What is collected, why, where it goes, how long, and who can end it
+
+By the default settings.
+
+{_table(held.columns, held.rows)}
+
+## What attributes may say of people
+
+All others are names and numbers of the application, or one of a finite set.
+
+{speaking}
+
+## What is taken out, and where
+
+| | at the source, by pbmon | a second time, by the [collector](collector.md) |
+| --- | --- | --- |
+| exceptions | their messages and variables never leave: type, frames and a fingerprint do | rows and literals that databases quote |
+| queries of URLs | every value, in attributes and in texts | likewise |
+| headers | all but those that the settings name; credentials and cookies always | credentials, cookies, addresses |
+| SQL | every literal, by a tokenizer for the dialect; a statement that is in doubt is left out | literals, whoever wrote the span |
+| texts of spans and logs, whoever wrote them | e-mail addresses, payment cards (Luhn), IBANs (their check digits), credentials, IP addresses of no private network | the same but for addresses |
+| properties of events | the same, phone numbers and all IP addresses, before they are stored | – |
+| comments | the same, before they are written down | – |
+| log lines of pbmon | control characters are written out, so that no value can begin a line | – |
+
+`scrub = false` switches the texts of spans, logs and events off. Numbers are left as they are: an amount
+and a card number look alike there, so declare the properties of your [events](events.md).
+
+## Who can read it
+
+State directory and store are for their user alone (0700, 0600); pbmon refuses a directory that is open to
+others. What is asked of the store about people is told of ten or more, and never so that a smaller number
+follows from the sums ([growth](growth.md)). Secrets in settings are masked wherever settings are shown.
+TLS is verified; without it pbmon sends to this host alone, but for OTLP, which goes where you say.
+"""  # noqa: E501 - the lines of tables
+
+
 def main() -> int:
     """Write the files, or compare them."""
     stale = []
@@ -218,6 +276,7 @@ def main() -> int:
         "api.md": api(),
         "catalogue.md": catalogue(),
         "settings.md": setting_table(),
+        "privacy.md": privacy_map(),
         "export.schema.json": json.dumps(schema_of_export(), indent=2) + "\n",
     }
     for name, text in pages.items():

@@ -98,3 +98,16 @@ def test_without_a_store_it_says_why(pbmon, variables):
     assert done.returncode == 1
     assert "nobody listens there" in done.stderr
     assert "secret" not in done.stderr
+
+
+def test_the_data_map_is_that_of_the_settings(pbmon, variables):
+    done = pbmon("map", "--json")
+    assert done.returncode == 0, done.stderr
+    held = {each["place"]: each for each in json.loads(done.stdout)}
+    assert held["table events"]["basis"] == "legitimate interest, art. 6(1)(f), until they object"
+    assert "log records" not in held
+    variables |= {"PBMON_LOGS": "true", "PBMON_SEGMENT": "typo"}
+    done = pbmon("map")
+    assert "| log records | " in done.stdout
+    assert "PBMON_SEGMENT" in done.stderr  # the map is of what is in force
+    assert done.stdout.startswith("| place | what | leads to | purpose | legal basis | ")

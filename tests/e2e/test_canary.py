@@ -4,6 +4,8 @@ or sends anything. Tokens of no check digits stand in addresses, where patterns 
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import uuid
 from contextlib import ExitStack, suppress
 
@@ -13,6 +15,7 @@ import websockets.exceptions
 import websockets.sync.client
 
 from tests.e2e.launch import launched
+from tests.fresh import environment
 from tests.stack.process import HOST, wait_until
 from tests.store.conftest import new_database
 from tests.telemetry.receiver import Receiver
@@ -44,6 +47,10 @@ variants = { control = 50, new = 50 }
 goal = "signed_up"
 [destinations.webhook]
 url = "env:CANARY_WEBHOOK"
+[alerts]
+errors = 1
+[alerts.sinks.team]
+url = "env:CANARY_ALERTS"
 """
 
 
@@ -104,6 +111,7 @@ def kept(tokens, stack_postgres, tmp_path_factory):
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver())
         webhook = stack.enter_context(Receiver())
+        sink = stack.enter_context(Receiver())
         variables = {
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url,
             "OTEL_SERVICE_NAME": "canary",
@@ -112,6 +120,7 @@ def kept(tokens, stack_postgres, tmp_path_factory):
             "DATABASE_URL": new_database(stack_postgres.url),
             "CANARY_LOG": str(home / "pbmon.log"),
             "CANARY_WEBHOOK": webhook.url,
+            "CANARY_ALERTS": sink.url,
         }
         with launched(
             "tests.e2e.canary_app:app",
@@ -121,16 +130,36 @@ def kept(tokens, stack_postgres, tmp_path_factory):
         ) as app:
             drive(app.url, tokens)
             wait_until(lambda: b"signed_up" in sent(webhook), "the webhook", 60)
+            wait_until(lambda: b"LookupError" in sent(sink), "an alert", 60)
             app.stop()
+        said = [
+            # The next process of the service, which removes the journal of the one before.
+            pbmon(variables, "worker", "--once"),
+            pbmon(variables, "errors", "--json"),
+            pbmon(variables, "alerts", "status"),
+            pbmon(variables, "report", "weekly"),
+            pbmon(variables, "doctor"),
+        ]
         assert {path for path, _, _ in receiver.arrived} == {
             "/v1/traces", "/v1/metrics", "/v1/logs",
         }  # fmt: skip
-        found = {"OTLP": sent(receiver), "webhook": sent(webhook)}
+        found = {"OTLP": sent(receiver), "webhook": sent(webhook), "alerts": sent(sink)}
+        found["commands"] = b"\n".join(said)
     found["log of pbmon"] = (home / "pbmon.log").read_bytes()
     for path in sorted(state.rglob("*")):
         if path.is_file():
             found[str(path.relative_to(state))] = path.read_bytes()
     return found
+
+
+def pbmon(variables, *arguments):
+    """What a command says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pbmon.cli", *arguments],
+        env=environment(**variables), capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode in (0, 1), done.stderr  # doctor: something is missing here
+    return done.stdout + done.stderr
 
 
 def sent(receiver):
@@ -147,6 +176,7 @@ def test_the_features_did_their_work(kept):
         assert word in store
     for word in (b"/users/{who}", b"COPY people", b"LookupError", b"[email]", b"/ws/{room}"):
         assert word in kept["OTLP"]
+    assert b"LookupError" in kept["commands"]
     for word in (b"Slow query detected", b"Performance budget exceeded", b"Request completed"):
         assert word in kept["log of pbmon"]
 

@@ -10,10 +10,13 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 
-from pbmon import identity, privacy
+from pbmon import identity, privacy, settings
 from pbmon.cli.place import Place, in_place
 from pbmon.erasure import Receipt
+from pbmon.reports import data_map
+from pbmon.reports.markdown import write_table
 from pbmon.store.access import open_deletions, open_reader, open_runs
 from pbmon.worker import erasure
 from pbmon.worker.leader import Leader
@@ -44,6 +47,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     export = actions.add_parser("export", help="write all that is held of a person, as JSON")
     export.add_argument("user_id", help=_ID)
     export.add_argument("--out", metavar="FILE", help="where to, for its owner alone (else stdout)")
+    overview = actions.add_parser(
+        "map", help="what is held and sent of people with these settings, why and for how long"
+    )
+    overview.add_argument("--json", action="store_true", help="(Markdown)")
     actions.add_parser("status", help="list what is outstanding of deletions, by place")
     vacuum = actions.add_parser("vacuum", help="have nothing left of deletions in the files")
     vacuum.add_argument(
@@ -53,6 +60,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.action == "map":
+        return _map(as_json=args.json)
     if args.action == "status":
         return in_place(_tell)
     if args.action == "vacuum":
@@ -65,6 +74,18 @@ def run(args: argparse.Namespace) -> int:
     if args.action == "export":
         return in_place(lambda place: _export(place, user_id, args.out))
     return in_place(lambda place: _delete(place, user_id, args.timeout, erase=args.erase))
+
+
+def _map(*, as_json: bool) -> int:
+    resolved, problems = settings.resolve()
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if as_json:
+        held = [asdict(each) for each in data_map.holdings_of(resolved)]
+        print(json.dumps(held, ensure_ascii=False, indent=2))
+    else:
+        print("\n".join(write_table(data_map.table_of(resolved))), end="")
+    return 0
 
 
 def _delete(place: Place, user_id: str, timeout_s: float, *, erase: bool) -> int:
