@@ -29,11 +29,14 @@ from tests.store.conftest import file  # noqa: F401
 from tests.telemetry.receiver import Receiver
 
 OTHERS = {
-    "Accepted", "Budget", "Cohort", "FeatureAdoption", "FunnelStep", "Refused", "RevenueMetrics",
-    "StoreError", "UserGrowth", "__version__",  # types
-    "aflush", "configure", "flush", "shutdown", "websocket_connections",  # of the process
-    "cohorts", "experiment_report", "feature_adoption", "feedback_summary", "funnel",
-    "revenue_metrics", "user_growth",  # read
+    "Accepted", "Budget", "Cohort", "ErrorSummary", "FeatureAdoption", "FunnelStep", "Receipt",
+    "Refused", "RevenueMetrics", "StoreError", "UserGrowth", "__version__",  # types
+    "aflush", "check_budget", "configure", "flush", "shutdown",
+    "websocket_connections",  # of the process
+    "cohorts", "error_summary", "experiment_report", "feature_adoption", "feedback_summary",
+    "funnel", "revenue_metrics", "user_growth",  # read
+    "delete_user", "export_user",  # what a person asks for, agreed or not
+    "error_middleware",  # counts what track_error() counts
     "consent",  # what the model is asked by
 }  # fmt: skip
 """Public names that take nothing of a person."""

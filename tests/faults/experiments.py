@@ -165,7 +165,8 @@ def _unsettled(lab: Lab) -> dict[str, float]:
     for (signal_, outcome), value in lab.by_attribute(
         BOOKS, "pbmon.signal", "pbmon.outcome"
     ).items():
-        left[str(signal_)] += value * SIGNS[str(outcome)]
+        if signal_ in left:  # errors go to the store as well, which has books of its own
+            left[str(signal_)] += value * SIGNS[str(outcome)]
     return left
 
 
