@@ -11,14 +11,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
 from typing import Literal
 
-from sqlalchemy import Table
-
 from pbmon import catalog, privacy
 from pbmon.catalog import Attribute
 from pbmon.purposes import ANALYTICS, SHARING
 from pbmon.reports import page
 from pbmon.settings import Settings
-from pbmon.store import holdings, tables
+from pbmon.store import holdings
 from pbmon.store.holdings import Fate
 
 Leads = Literal["nobody", "a pseudonym", "perhaps somebody", "a person"]
@@ -151,30 +149,29 @@ class _Kept:
     until: str
 
 
-_t = tables
-_KEPT: Mapping[Table, _Kept] = {
-    _t.events: _Kept("what people did, with properties and segments", _KNOWING, ANALYTICS,
+_KEPT: Mapping[str, _Kept] = {
+    "events": _Kept("what people did, with properties and segments", _KNOWING, ANALYTICS,
                      "events_retention_days"),
-    _t.feedback: _Kept("scores, and comments without what must not be in them", _KNOWING,
+    "feedback": _Kept("scores, and comments without what must not be in them", _KNOWING,
                        ANALYTICS, "feedback_retention_days"),
-    _t.exposures: _Kept("which variant somebody met first", _KNOWING, ANALYTICS,
+    "exposures": _Kept("which variant somebody met first", _KNOWING, ANALYTICS,
                         "exposures_retention_days"),
-    _t.sessions: _Kept("whose a session turned out to be", _KNOWING, ANALYTICS,
+    "sessions": _Kept("whose a session turned out to be", _KNOWING, ANALYTICS,
                        "sessions_retention_days"),
-    _t.subject_days: _Kept("days on which somebody was active", _KNOWING, ANALYTICS,
+    "subject_days": _Kept("days on which somebody was active", _KNOWING, ANALYTICS,
                            "activity_retention_days"),
-    _t.subject_activity: _Kept("the first and the last of these days", _KNOWING, ANALYTICS,
+    "subject_activity": _Kept("the first and the last of these days", _KNOWING, ANALYTICS,
                                _FOREVER),
-    _t.error_people: _Kept("whom an error met", _RUNNING, ANALYTICS, "errors_retention_days"),
-    _t.transactions: _Kept("charges, refunds and the like", _BOOKS, _DUTY, _FOREVER),
-    _t.deliveries: _Kept("events that are to go to a destination", _KNOWING, SHARING,
+    "error_people": _Kept("whom an error met", _RUNNING, ANALYTICS, "errors_retention_days"),
+    "transactions": _Kept("charges, refunds and the like", _BOOKS, _DUTY, _FOREVER),
+    "deliveries": _Kept("events that are to go to a destination", _KNOWING, SHARING,
                          "until it has them"),
-    _t.dead_letters: _Kept("events that a destination refuses", _KNOWING, SHARING,
+    "dead_letters": _Kept("events that a destination refuses", _KNOWING, SHARING,
                            "dead_letters_retention_days"),
-    _t.consents: _Kept("decisions, with version and time", _PROVING, _DUTY, _FOREVER),
-    _t.subjects: _Kept("an HMAC of the user's id, the key of their pseudonyms, their last "
+    "consents": _Kept("decisions, with version and time", _PROVING, _DUTY, _FOREVER),
+    "subjects": _Kept("an HMAC of the user's id, the key of their pseudonyms, their last "
                        "decisions", _PROVING, _DUTY, _FOREVER),
-    _t.deletions: _Kept("receipts of deletions", _PROVING, _DUTY, _FOREVER),
+    "deletions": _Kept("receipts of deletions", _PROVING, _DUTY, _FOREVER),
 }  # fmt: skip
 """Of each table that leads to somebody."""
 
@@ -187,7 +184,7 @@ _UNDONE = {
 
 def _stored(settings: Settings) -> Iterator[Holding]:
     for held in holdings.HELD:
-        kept = _KEPT[held.table]
+        kept = _KEPT[held.table.name]
         basis = settings.consent.get(kept.basis)
         yield Holding(
             f"table {held.table.name}", kept.content, "a pseudonym", kept.purpose,
