@@ -36,6 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _takes_a_server(item: pytest.Item) -> bool:
-    return item.get_closest_marker("server") is not None or any(
+    """Or so long that it is for the main run alone."""
+    return any(item.get_closest_marker(name) is not None for name in ("server", "faults")) or any(
         name.startswith("stack_") for name in getattr(item, "fixturenames", ())
     )
