@@ -206,6 +206,49 @@ def test_decisions_from_before_have_their_times(empty_url):
     engine.dispose()
 
 
+def test_tombstones_and_receipts_from_before_stay_as_they_are(empty_url):
+    engine = open_engine(empty_url)
+    gone, there, names = bytes(16), bytes([1]) * 16, bytes(range(32))
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("CREATE SCHEMA pbmon"))
+        config = Config()
+        config.set_main_option("script_location", MIGRATIONS)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0008")
+        known = tables.subjects.insert()
+        connection.execute(known.values(lookup=gone, created_at=1, deleted_at=2))
+        connection.execute(
+            known.values(lookup=there, created_at=1, key=bytes(32), analytics=True, sharing=False)
+        )
+        connection.execute(
+            tables.consents.insert(),
+            [
+                {"lookup": there, "purpose": purpose, "granted": granted, "decided_at": at}
+                for purpose, granted, at in (
+                    ("analytics", False, 3), ("analytics", True, 4), ("sharing", False, 5),
+                )
+            ],
+        )  # fmt: skip
+        receipt = {
+            "receipt_id": gone, "place": "segment", "lookup": gone, "requested_at": 2,
+            "target": names, "counts": None, "attempts": 3, "due_at": 9, "fault": "503",
+            "finished_at": None,
+        }  # fmt: skip
+        connection.execute(tables.deletions.insert(), receipt)
+    assert schema.upgrade(engine) is State.OLDER
+    with engine.connect() as connection:
+        (row,) = connection.execute(tables.deletions.select()).mappings()
+        assert dict(row) == receipt
+        tombstone, person = sorted(
+            people_of(connection, [gone, there]), key=lambda person: person.lookup
+        )
+    assert tombstone[:4] == (None, True, None, None)
+    assert person.analytics == Decision(True, 4, None, 0, 3)
+    assert person.sharing == Decision(False, 5, None, 0, 5)
+    engine.dispose()
+
+
 def test_an_older_postgresql_waits_for_the_command(postgresql, monkeypatch):
     monkeypatch.setattr(schema, "VERSIONS", (*schema.VERSIONS, "9999"))
     with pytest.raises(StoreError, match="older version; run `pbmon store upgrade`"):

@@ -211,7 +211,7 @@ class Deliveries:
             kept = [column.name for column in deliveries.columns]
             mine = dead_letters.c.destination == destination
             with self._engine.begin() as connection:
-                # Back into a table that a deletion may have emptied already: none goes on meanwhile.
+                # Back into a table that a deletion may have emptied: none goes on meanwhile.
                 schema.hold_people(connection, changes=True)
                 found = connection.execute(
                     select(*(dead_letters.c[name] for name in kept)).where(mine)
