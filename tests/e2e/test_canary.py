@@ -25,7 +25,8 @@ pytestmark = pytest.mark.server
 PLACES = (
     "query", "path", "address", "authorization", "cookie", "header", "baggage", "referer",
     "literal", "parameter", "many", "copy", "failing", "message", "local", "log", "property",
-    "feedback", "comment", "user", "session", "other", "room", "socket",
+    "feedback", "comment", "user", "session", "other", "room", "socket", "state", "agent",
+    "cause", "note", "argument", "filename", "protocol", "fragment", "request_id",
 )  # fmt: skip
 CLIENT = "203.0.113.77"
 """As a proxy says it: of the addresses that documents may use (RFC 5737)."""
@@ -70,6 +71,10 @@ def drive(url, tokens):
         "baggage": f"user={t['baggage']}",
         "referer": f"https://shop.example.com/?q={t['referer']}",
         "x-forwarded-for": CLIENT,
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "tracestate": f"shop={t['state']}@example.com,of={t['state']}@example.com",
+        "user-agent": f"Mozilla/5.0 (compatible; +mailto:{t['agent']}@example.com)",
+        "x-request-id": f"{t['request_id']}@example.com",
     }
     # Each on a connection of its own: one that fails after its answer ends it.
     closing = {**headers, "connection": "close"}
@@ -80,7 +85,10 @@ def drive(url, tokens):
             client.post("/sql", json={
                 k: t[k] for k in ("literal", "parameter", "many", "copy", "failing")
             }),
+            client.get(f"/users/8;who={t['fragment']}@example.com"),
             client.post("/fail", json={"message": t["message"], "local": t["local"]}),
+            client.post("/chained", json={k: t[k] for k in ("cause", "note", "argument")}),
+            client.post("/upload/", files={"file": (t["filename"], b"")}),
             client.post("/later", json={"message": t["message"], "local": t["local"]}),
             client.post("/say", json={"message": t["message"], "log": t["log"]}),
             client.post("/track", json={
@@ -90,12 +98,15 @@ def drive(url, tokens):
                 "survey": "nps", "score": 3, "comment": f"call {t['comment']}@example.com",
             }),
         ]  # fmt: skip
-    assert [answer.status_code for answer in answers] == [200, 404, 200, 500, 200, 200, 200, 202]
+    assert [answer.status_code for answer in answers] == [
+        200, 404, 200, 200, 500, 500, 500, 200, 200, 200, 202,
+    ]  # fmt: skip
     with (
         suppress(websockets.exceptions.WebSocketException),
         websockets.sync.client.connect(
             f"{url.replace('http', 'ws')}/ws/{t['room']}@example.com?q={t['query']}",
             additional_headers=headers,
+            subprotocols=[t["protocol"]],
         ) as socket,
     ):
         socket.send(t["socket"])
