@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from pbmon.store.access import StoreError, open_engine, open_writer
 from pbmon.store.people import people_of
 from pbmon.store.schema import State
 from tests.fresh import environment
+from tests.store.test_writer import event, portion
 
 MIGRATIONS = str(Path(schema.__file__).parent / "migrations")
 
@@ -276,6 +278,33 @@ def test_an_event_of_a_month_without_a_partition_is_kept(postgresql):
             {"occurred_at": 1, "event_id": bytes(16), "name": "old", "stored_at": 1},
         )
         assert connection.execute(text("SELECT count(*) FROM pbmon.events_rest")).scalar() == 1
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o077])
+def test_the_files_of_sqlite_are_this_users_alone_whatever_the_umask(tmp_path, mask):
+    url = f"sqlite:///{tmp_path}/store/store.sqlite3"
+    old = os.umask(mask)
+    try:
+        writer = open_writer(url, "opt-out")
+        writer.write([portion(event(user="7"))])
+        modes = {each.name: each.stat().st_mode & 0o7777 for each in (tmp_path / "store").iterdir()}
+        writer.close()
+    finally:
+        os.umask(old)
+    assert modes.keys() >= {"store.sqlite3", "store.sqlite3-wal", "store.sqlite3-shm"}
+    assert set(modes.values()) == {0o600}
+    assert (tmp_path / "store").stat().st_mode & 0o7777 == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666, 0o620])
+def test_a_file_that_is_open_to_others_is_not_used(tmp_path, mode):
+    file = tmp_path / "store.sqlite3"
+    open_writer(f"sqlite:///{file}", "opt-out").close()
+    file.chmod(mode)
+    with pytest.raises(StoreError, match=rf"is open to others \(mode {mode:04o}\); chmod 600 "):
+        open_writer(f"sqlite:///{file}", "opt-out")
+    file.chmod(0o600)
+    open_writer(f"sqlite:///{file}", "opt-out").close()
 
 
 def test_the_files_of_sqlite_are_this_users_alone(tmp_path):
