@@ -263,9 +263,11 @@ and a card number look alike there, so declare the properties of your [events](e
 
 ## Who can read it
 
-State directory and store are for their user alone (0700, 0600); pbmon refuses a directory that is open to
-others. What is asked of the store about people is told of ten or more, and never so that a smaller number
-follows from the sums ([growth](growth.md)). Secrets in settings are masked wherever settings are shown.
+State directory and store are for their user alone (0700, 0600); pbmon refuses a directory, and a file of
+SQLite, that is open to others. What people did is told of ten or more, and never so that a smaller number
+follows from the sums ([growth](growth.md)). How many an [error](errors.md) met is told as it is, to who may
+read the store and to the sinks of [alerts](alerts.md). Secrets in settings are masked wherever settings are
+shown.
 TLS is verified; without it pbmon sends to this host alone, but for OTLP, which goes where you say.
 """  # noqa: E501 - the lines of tables
 
