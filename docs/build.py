@@ -253,7 +253,7 @@ All others are names and numbers of the application, or one of a finite set.
 | headers | all but those that the settings name; credentials and cookies always | credentials, cookies, addresses |
 | SQL | every literal, by a tokenizer for the dialect; a statement that is in doubt is left out | literals, whoever wrote the span |
 | texts of spans and logs, whoever wrote them, and the `tracestate` of callers | e-mail addresses, payment cards (Luhn), IBANs (their check digits), credentials, IP addresses of no private network | the same but for addresses |
-| properties of events | the same, phone numbers and all IP addresses, before they are stored | – |
+| properties of events, keys and texts | the same, phone numbers and all IP addresses, before they are stored | – |
 | comments | the same, before they are written down | – |
 | log lines of pbmon | control characters are written out, so that no value can begin a line | – |
 

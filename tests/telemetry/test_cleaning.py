@@ -176,6 +176,14 @@ def test_bytes_and_the_name_of_an_event_are_texts():
     assert b"\xff jo" in payload
 
 
+def test_keys_of_maps_are_texts():
+    body = {"jo.doe@example.com": {"jo@a.example": 1, "bo@a.example": 2, "plan": 3}}
+    payload = encode_logs([make_record(body, {"deep": [body]})], clean=True).payload
+    assert b"example" not in payload
+    assert payload.count(b"[email] 2") == 2
+    assert list(body) == ["jo.doe@example.com"]  # the application's own
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
     lambda inside: st.lists(inside) | st.dictionaries(st.text(), inside),

@@ -1,14 +1,14 @@
 """People's data taken out of the texts of spans and log records before they are encoded.
 
 An application's own spans, logs and other libraries' instrumentation write what they like. Names of
-attributes stay, and numbers: they are the application's vocabulary and its measurements. Of what is
-recorded of an exception its message goes whole: the type and the frames stay.
+attributes stay, and numbers: they are the application's vocabulary and its measurements. Keys within
+a map are texts. Of what is recorded of an exception the type and the frames stay.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -134,8 +134,21 @@ def _value(value: Any) -> Any:
         return made if any(a is not b for a, b in zip(made, value, strict=True)) else value
     if isinstance(value, dict):
         copy = dict(value)
-        return copy if _clean(copy) else value
+        is_changed = _clean(copy)
+        for name in [name for name in copy if _text(name) is not name]:
+            copy[_free(_text(name), copy)] = copy.pop(name)
+            is_changed = True
+        return copy if is_changed else value
     return value
+
+
+def _free(name: str, names: Mapping[str, Any]) -> str:
+    """A name that is not one of them, with a number where it has to be."""
+    free, number = name, 1
+    while free in names:
+        number += 1
+        free = f"{name} {number}"
+    return free
 
 
 def _bytes(value: bytes) -> bytes:
