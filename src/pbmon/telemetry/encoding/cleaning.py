@@ -1,8 +1,8 @@
 """People's data taken out of the texts of spans and log records before they are encoded.
 
 An application's own spans, logs and other libraries' instrumentation write what they like. Names of
-attributes stay, and numbers: they are the application's vocabulary and its measurements. Keys within
-a map are texts. Of what is recorded of an exception the type and the frames stay.
+attributes stay, and numbers: they are the application's vocabulary and its measurements. Keys of a
+map within are texts. Of what is recorded of an exception the type and the frames stay.
 """
 
 from __future__ import annotations
