@@ -113,6 +113,12 @@ def _sent(settings: Settings) -> Iterator[Holding]:
             f"alert sink {name}", "type, place and counts of errors; no message, no person",
             "nobody", _RUNNING, _NOT_PERSONAL, name, "as it keeps them", RETENTION,
         )  # fmt: skip
+    yield Holding(
+        "track_error(), to Sentry", "where the application has initialised it: type, frames and "
+        "route of what was handed over; no message, no variable, no request, no person",
+        "nobody", _RUNNING, _NOT_PERSONAL, "the application's own Sentry", "as it keeps them",
+        RETENTION,
+    )  # fmt: skip
 
 
 # --- what waits ---
