@@ -129,7 +129,8 @@ def say(body: dict[str, str]) -> dict[str, str]:
 @app.post("/track")
 def track(body: dict[str, str], request: Request) -> dict[str, str]:
     address = f"{body['property']}@example.com"
-    pbmon.track("signed_up", {"email": address, "nested": {"to": [address]}})
+    key = f"{body['key']}@example.com"
+    pbmon.track("signed_up", {"email": address, "nested": {"to": [address]}, key: {key: 1}})
     pbmon.track_feature("export", "clicked", to=address)
     pbmon.feedback(7, comment=f"write to {body['feedback']}@example.com")
     pbmon.track_revenue("12.50", "USD", transaction_id="canary-1")
