@@ -248,23 +248,26 @@ All others are names and numbers of the application, or one of a finite set.
 
 | | at the source, by pbmon | a second time, by the [collector](collector.md) |
 | --- | --- | --- |
-| exceptions | their messages and variables never leave: type, frames and a fingerprint do | rows and literals that databases quote |
+| exceptions | their messages, source lines and variables never leave, whoever recorded them on a span or a log record: type, frames and a fingerprint do. What the application writes as text of its own, as with `%s` in a log call, is one of the texts below | rows and literals that databases quote |
 | queries of URLs | every value, in attributes and in texts | likewise |
 | headers | all but those that the settings name; credentials and cookies always | credentials, cookies, addresses |
 | SQL | every literal, by a tokenizer for the dialect; a statement that is in doubt is left out | literals, whoever wrote the span |
-| texts of spans and logs, whoever wrote them | e-mail addresses, payment cards (Luhn), IBANs (their check digits), credentials, IP addresses of no private network | the same but for addresses |
-| properties of events | the same, phone numbers and all IP addresses, before they are stored | – |
+| texts of spans and logs, whoever wrote them, and the `tracestate` of callers | e-mail addresses, payment cards (Luhn), IBANs (their check digits), credentials, IP addresses of no private network | the same but for addresses |
+| properties of events, keys and texts | the same, phone numbers and all IP addresses, before they are stored | – |
 | comments | the same, before they are written down | – |
 | log lines of pbmon | control characters are written out, so that no value can begin a line | – |
 
-`scrub = false` switches the texts of spans, logs and events off. Numbers are left as they are: an amount
+`scrub = false` switches the texts of spans, logs and events off, and lets messages through that others
+record of exceptions; pbmon itself records none. Numbers are left as they are: an amount
 and a card number look alike there, so declare the properties of your [events](events.md).
 
 ## Who can read it
 
-State directory and store are for their user alone (0700, 0600); pbmon refuses a directory that is open to
-others. What is asked of the store about people is told of ten or more, and never so that a smaller number
-follows from the sums ([growth](growth.md)). Secrets in settings are masked wherever settings are shown.
+State directory and store are for their user alone (0700, 0600); pbmon refuses a directory, and a file of
+SQLite, that is open to others. What people did is told of ten or more, and never so that a smaller number
+follows from the sums ([growth](growth.md)). How many an [error](errors.md) met is told as it is, to who may
+read the store and to the sinks of [alerts](alerts.md). Secrets in settings are masked wherever settings are
+shown.
 TLS is verified; without it pbmon sends to this host alone, but for OTLP, which goes where you say.
 """  # noqa: E501 - the lines of tables
 

@@ -354,6 +354,30 @@ def test_the_password_of_the_table_of_users_is_never_shown():
             assert SECRET not in line
 
 
+def test_the_text_of_all_settings_has_no_secret():
+    """As it gets into a log, or into what reports an error with its variables."""
+    place = f"https://user:{SECRET}@there.example.com/{{date}}?key={SECRET}"
+    database = f"postgresql://user:{SECRET}@db/shop?password={SECRET}"
+    found, problems = resolve(
+        {
+            "endpoint": place, "rates_url": place, "prometheus_url": place,
+            "analytics_endpoint": place, "store_url": database, "outbox_url": database,
+            "users": USERS | {"url": database}, "reconcile": {"url": database, "query": ASKED},
+            "pepper": "env:PEPPER", "prometheus_token": "file:/run/token",
+            "destinations": {"webhook": {"url": place, "secret": SECRET}},
+            "alerts": {"sinks": {"team": {"url": f"slack://{SECRET}"}}},
+        },
+        {},
+    )  # fmt: skip
+    assert problems == []
+    assert SECRET in found.store_url
+    for said in (repr(found), str(found), f"{found!r}"):
+        assert SECRET not in said
+        assert "store_url='postgresql://REDACTED@db/shop?password=REDACTED'" in said
+        assert "pepper='env:PEPPER'" in said
+        assert all(f"{name}=" in said for name in FIELDS)
+
+
 ASKED = "SELECT day, currency, amount, count FROM paid WHERE at >= :start AND at < :end"
 
 

@@ -70,9 +70,9 @@ def _scrubbed_once(text: str, kinds: Collection[str]) -> str:
 
 
 def scrub_json(text: str) -> str | None:
-    """A JSON text whose strings are scrubbed, not its keys nor its numbers; None for what can't be
+    """A JSON text whose strings and keys are scrubbed, not its numbers; None for what can't be
     looked into: it is nested too deeply, or no JSON."""
-    if not is_suspect(text):
+    if not is_suspect(text) and "\\u" not in text:
         return text
     try:
         whole = [json.loads(text)]
@@ -82,6 +82,8 @@ def scrub_json(text: str) -> str | None:
     rest: list[Any] = [whole]
     while rest:
         inside = rest.pop()
+        if isinstance(inside, dict):
+            found |= _scrub_keys(inside)
         for key, value in inside.items() if isinstance(inside, dict) else enumerate(inside):
             if isinstance(value, str):
                 if is_suspect(value) and (clean := scrub(value)) != value:
@@ -91,6 +93,22 @@ def scrub_json(text: str) -> str | None:
     if not found:
         return text
     return json.dumps(whole[0], ensure_ascii=False, separators=(",", ":"))
+
+
+def _scrub_keys(inside: dict[str, Any]) -> bool:
+    """In place; whether any was changed. Those that become the same are numbered."""
+    names: dict[str, str] = {}
+    for key in inside:
+        clean = scrub(key) if is_suspect(key) else key
+        if clean != key:
+            names[key] = clean
+    for key, clean in names.items():
+        name, number = clean, 1
+        while name in inside:
+            number += 1
+            name = f"{clean} {number}"
+        inside[name] = inside.pop(key)
+    return bool(names)
 
 
 def is_suspect(text: str) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pbmon import parsing, segments, sources, surveys
+from pbmon import parsing, privacy, segments, sources, surveys
 from pbmon.alerting import choices as alerting
 from pbmon.alerting.choices import AlertChoices
 from pbmon.budgets import Budgets
@@ -427,6 +427,15 @@ class Settings:
 
     def source(self, name: str) -> str:
         return self.sources.get(name, "default")
+
+    def __repr__(self) -> str:
+        """URLs without their secrets: it gets into logs and reports of errors."""
+        told = (f"{name}={_masked(getattr(self, name))!r}" for name in FIELDS)
+        return f"Settings({', '.join(told)})"
+
+
+def _masked(value: Any) -> Any:
+    return privacy.mask_url(value) if isinstance(value, str) and "://" in value else value
 
 
 FIELDS: Mapping[str, dataclasses.Field[Any]] = MappingProxyType(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg2
@@ -60,6 +61,36 @@ def fail(body: dict[str, str]) -> None:
     raise LookupError(f"no account of {body['message']}")
 
 
+@app.post("/chained")
+def chained(body: dict[str, str]) -> None:
+    """Whatever an exception may say beside its message."""
+    try:
+        raise KeyError(body["cause"])
+    except KeyError as cause:
+        failed = LookupError("no account", {"of": body["argument"]})
+        failed.__notes__ = [f"note: {body['note']}"]
+        failed.who = body["argument"]  # type: ignore[attr-defined]
+        raise failed from cause
+
+
+@app.post("/upload/")
+async def upload(request: Request) -> dict[str, str]:
+    form = (await request.body()).decode()
+    name = form.split('filename="')[1].partition('"')[0]
+    log.info("uploaded", extra={"form": Named(f"{name}@example.com")})
+    raise OSError(2, form, form)
+
+
+class Named:
+    """Objects say of themselves what they like."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<Named {self.name}>"
+
+
 @app.post("/later")
 def later(body: dict[str, str], tasks: BackgroundTasks) -> dict[str, str]:
     tasks.add_task(fail, body)
@@ -83,13 +114,23 @@ def say(body: dict[str, str]) -> dict[str, str]:
         span.set_attribute("mail.cc", [address])
         span.add_event("sent", {"to": address})
         span.set_status(trace.StatusCode.ERROR, f"refused {address}")
+    log.info(Named(address))
+    log.info({"who": {address.encode(): Named(address)}, "raw": address.encode()})
+    log.error("mail to %s", address, stack_info=True, extra={"exception.message": body["message"]})
+    link = trace.Link(trace.get_current_span().get_span_context(), {"to": [address]})
+    with (
+        suppress(LookupError),
+        trace.get_tracer("shop").start_as_current_span("linked", links=[link]),
+    ):
+        raise LookupError(f"no account of {body['message']}")
     return {}
 
 
 @app.post("/track")
 def track(body: dict[str, str], request: Request) -> dict[str, str]:
     address = f"{body['property']}@example.com"
-    pbmon.track("signed_up", {"email": address, "nested": {"to": [address]}})
+    key = f"{body['key']}@example.com"
+    pbmon.track("signed_up", {"email": address, "nested": {"to": [address]}, key: {key: 1}})
     pbmon.track_feature("export", "clicked", to=address)
     pbmon.feedback(7, comment=f"write to {body['feedback']}@example.com")
     pbmon.track_revenue("12.50", "USD", transaction_id="canary-1")
@@ -104,6 +145,6 @@ def track(body: dict[str, str], request: Request) -> dict[str, str]:
 
 @app.websocket("/ws/{room}")
 async def room(socket: WebSocket) -> None:
-    await socket.accept()
+    await socket.accept(socket.scope["subprotocols"][0])
     text = await socket.receive_text()
     raise LookupError(f"no room for {text}")

@@ -4,10 +4,12 @@ or sends anything. Tokens of no check digits stand in addresses, where patterns 
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import uuid
 from contextlib import ExitStack, suppress
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -25,7 +27,9 @@ pytestmark = pytest.mark.server
 PLACES = (
     "query", "path", "address", "authorization", "cookie", "header", "baggage", "referer",
     "literal", "parameter", "many", "copy", "failing", "message", "local", "log", "property",
-    "feedback", "comment", "user", "session", "other", "room", "socket",
+    "feedback", "comment", "user", "session", "other", "room", "socket", "state", "agent",
+    "cause", "note", "argument", "filename", "protocol", "fragment", "request_id",
+    "userinfo", "body", "key",
 )  # fmt: skip
 CLIENT = "203.0.113.77"
 """As a proxy says it: of the addresses that documents may use (RFC 5737)."""
@@ -70,6 +74,10 @@ def drive(url, tokens):
         "baggage": f"user={t['baggage']}",
         "referer": f"https://shop.example.com/?q={t['referer']}",
         "x-forwarded-for": CLIENT,
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "tracestate": f"shop={t['state']}@example.com,of={t['state']}@example.com",
+        "user-agent": f"Mozilla/5.0 (compatible; +mailto:{t['agent']}@example.com)",
+        "x-request-id": f"{t['request_id']}@example.com",
     }
     # Each on a connection of its own: one that fails after its answer ends it.
     closing = {**headers, "connection": "close"}
@@ -80,26 +88,49 @@ def drive(url, tokens):
             client.post("/sql", json={
                 k: t[k] for k in ("literal", "parameter", "many", "copy", "failing")
             }),
+            client.get(f"/users/8;who={t['fragment']}@example.com"),
             client.post("/fail", json={"message": t["message"], "local": t["local"]}),
+            client.post("/chained", json={k: t[k] for k in ("cause", "note", "argument")}),
+            client.post("/upload/", files={"file": (t["filename"], b"")}),
             client.post("/later", json={"message": t["message"], "local": t["local"]}),
             client.post("/say", json={"message": t["message"], "log": t["log"]}),
             client.post("/track", json={
-                k: t[k] for k in ("property", "feedback", "other", "session")
+                k: t[k] for k in ("property", "feedback", "other", "session", "key")
+            }),
+            # No JSON: what validation answers quotes it.
+            client.post("/say", content=f"{{who: {t['body']}}}", headers={
+                "content-type": "application/json",
             }),
             client.post("/feedback/", json={
                 "survey": "nps", "score": 3, "comment": f"call {t['comment']}@example.com",
             }),
         ]  # fmt: skip
-    assert [answer.status_code for answer in answers] == [200, 404, 200, 500, 200, 200, 200, 202]
+    assert [answer.status_code for answer in answers] == [
+        200, 404, 200, 200, 500, 500, 500, 200, 200, 200, 422, 202,
+    ]  # fmt: skip
+    absolute(url, t["userinfo"])
     with (
         suppress(websockets.exceptions.WebSocketException),
         websockets.sync.client.connect(
             f"{url.replace('http', 'ws')}/ws/{t['room']}@example.com?q={t['query']}",
             additional_headers=headers,
-        ) as socket,
+            subprotocols=[t["protocol"]],
+        ) as there,
     ):
-        socket.send(t["socket"])
-        socket.recv()
+        there.send(t["socket"])
+        there.recv()
+
+
+def absolute(url, token):
+    """A request as to a proxy: its target is a whole URL, which may have a password."""
+    address = urlsplit(url)
+    target = f"http://jo:{token}@{address.netloc}/users/9?q={token}#{token}"
+    with socket.create_connection((address.hostname, address.port), 60) as connection:
+        connection.sendall(
+            f"GET {target} HTTP/1.1\r\nhost: {address.netloc}\r\nconnection: close\r\n\r\n".encode()
+        )
+        while connection.recv(65536):
+            pass
 
 
 @pytest.fixture(scope="module")

@@ -93,3 +93,21 @@ def test_no_secret_is_in_it(secret):
     )
     assert secret not in str(list(found.values()))
     assert "https://REDACTED@collector:4318" in found["spans"].goes_to
+
+
+@pytest.mark.parametrize(
+    ("values", "is_told"),
+    [
+        ({}, False),
+        ({"store_url": "sqlite:////srv/store.sqlite3"}, False),
+        ({"store_url": "postgresql://u@db/shop"}, True),
+        ({"store_url": "env:DATABASE_URL"}, True),
+        ({"outbox_url": "sqlite:////srv/app.sqlite3"}, True),
+    ],
+)
+def test_the_outbox_has_ids_of_the_application_and_is_told(values, is_told):
+    told = held(**values)
+    assert ("outbox" in told) is is_told
+    if is_told:
+        assert told["outbox"].leads_to == "a person"
+        assert told["outbox"].undone_by == "deletion"

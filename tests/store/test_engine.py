@@ -85,6 +85,7 @@ def test_threads_take_turns(tmp_path):
 def test_to_open_a_store_gives_up_no_lock_of_this_process(tmp_path):
     """As closing a descriptor of the file would: another process could write beside us then."""
     path = tmp_path / "x.sqlite3"
+    path.touch(0o600)
     ours = sqlite3.connect(path, isolation_level=None)
     ours.execute("CREATE TABLE numbers (n integer)")
     ours.execute("BEGIN IMMEDIATE")

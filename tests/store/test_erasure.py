@@ -14,7 +14,14 @@ from pbmon import privacy
 from pbmon.erasure import DISK, JOURNALS, OUTBOX
 from pbmon.spool import entries
 from pbmon.store import people, sweeping, tables
-from pbmon.store.access import open_deletions, open_deliveries, open_engine, open_writer
+from pbmon.store.access import (
+    StoreError,
+    open_deletions,
+    open_deliveries,
+    open_engine,
+    open_rotation,
+    open_writer,
+)
 from pbmon.store.erasure import Deletions
 from pbmon.store.holdings import HELD, LEADING, OF_NOBODY, Fate
 from pbmon.store.schema import HOUR
@@ -24,6 +31,7 @@ from tests.store.conftest import emptied
 from tests.store.test_writer import NOON, event, portion
 
 CANARY = "canary-4711"
+OUTSIDE = b"o" * 32
 
 
 def everything(user, session, n=0):
@@ -289,6 +297,131 @@ def test_a_writer_under_way_is_waited_for(postgresql, monkeypatch):
     assert rows(postgresql, tables.events) == []
     for each in (books.writer, deletions):
         each.close()
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("retries", [False, True], ids=["buries", "retries"])
+def test_what_moves_between_tables_meanwhile_does_not_come_back(postgresql, retries):
+    """The tables of what waits and of dead letters are emptied one after the other."""
+    url = postgresql.url.render_as_string(hide_password=False)
+    books, deletions, deliveries = Books(url), open_deletions(url), open_deliveries(url, "opt-out")
+    books.put(event("before", session="s"), event(user=CANARY, session="s"))
+    dead = {each.event_id: "rejected:400" for each in deliveries.take("segment", 10)}
+    if retries:
+        deliveries.settle("segment", [], dead)
+    receipt_id, _ = deletions.begin(CANARY, (), has_outbox=False)
+    has_read, go_on, insert = threading.Event(), threading.Event(), deliveries._insert
+
+    def wait_and_insert(table):
+        has_read.set()
+        assert go_on.wait(60)
+        return insert(table)
+
+    deliveries._insert = wait_and_insert
+    move = (deliveries.retry, "segment") if retries else (deliveries.settle, "segment", [], dead)
+    moving = threading.Thread(target=move[0], args=move[1:])
+    sweeping_ = threading.Thread(target=deletions.sweep, args=(receipt_id,))
+    moving.start()
+    assert has_read.wait(60)
+    sweeping_.start()
+    waits = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+    def is_waiting():
+        with postgresql.connect() as connection:
+            return connection.execute(waits).scalar_one() > 0
+
+    wait_until(lambda: is_waiting() or not sweeping_.is_alive(), "the deletion")
+    go_on.set()
+    for thread in (moving, sweeping_):
+        thread.join()
+    assert rows(postgresql, tables.deliveries) == rows(postgresql, tables.dead_letters) == []
+    for each in (books.writer, deletions, deliveries):
+        each.close()
+
+
+# --- with other names ---
+
+
+def test_a_destination_is_asked_for_every_name_that_it_had(books, engine, deletions, url):
+    books.put(event(user=CANARY))
+    rotation = open_rotation(url, None)
+    for _ in range(2):
+        rotation.destination("segment")
+    rotation.close()
+    books.put(event("again", user=CANARY))
+    key = pseudonyms(engine, CANARY, pepper_of(engine))[0]
+    receipt_id = delete(deletions, CANARY, "segment")
+    names = [privacy.pseudonym(key, name) for name in ("segment", "segment#1", "segment#2")]
+    assert deletions.asked_of("segment", 10) == [(receipt_id, tuple(n.hex() for n in names))]
+    assert [bytes(row.target) for row in rows(engine, tables.deletions) if row.target] == [
+        b"".join(names)
+    ]
+    deletions.settle("segment", [receipt_id], [], due_at=0, fault="")
+    assert found(engine, [key, *names]) == set()
+    assert rows(engine, tables.events) == []
+
+
+def test_a_person_of_another_key_is_deleted_whole(books, engine, deletions, url):
+    books.put(*everything(CANARY, "s"))
+    old = pseudonyms(engine, CANARY, pepper_of(engine))
+    rotation = open_rotation(url, None)
+    rotation.person(CANARY)
+    books.put(*everything(CANARY, "s", n=1))
+    new = pseudonyms(engine, CANARY, pepper_of(engine))
+    receipt_id = delete(deletions, CANARY, "segment")
+    assert deletions.asked_of("segment", 10) == [(receipt_id, (new[2].hex(),))]
+    deletions.settle("segment", [receipt_id], [], due_at=0, fault="")
+    assert found(engine, [*old, *new]) == set()
+    assert deletions.receipt(receipt_id).counts["events"] == 4
+    assert rotation.person(CANARY) is None
+    assert rotation.everybody() == (0, 0)
+    rotation.close()
+    assert books.put(event(user=CANARY)).dropped == {"deleted": 1}
+
+
+def test_under_a_pepper_from_outside_a_deletion_holds_and_is_gone_on_with(
+    books, engine, deletions, url
+):
+    books.put(*everything("8", "s8"))
+    before = delete(deletions, "8")
+    books.put(*everything(CANARY, "s"))
+    half, _ = deletions.begin("9", ("segment",), has_outbox=False)
+    rotation = open_rotation(url, OUTSIDE)
+    rotation.adopt()
+    rotation.close()
+    with pytest.raises(StoreError, match="knows people by a pepper from outside"):
+        deletions.begin(CANARY, (), has_outbox=False)
+    there = open_deletions(url, OUTSIDE)
+    assert there.begin("8", (), has_outbox=False) == (before, False)
+    receipt_id = delete(there, CANARY, "segment")
+    assert deletions.unswept() == [half]  # without the pepper too: who goes on needs no names
+    deletions.sweep(half)
+    assert there.receipt(receipt_id).counts["events"] == 2
+    assert rows(engine, tables.events) == []
+    tombs = {bytes(row.lookup) for row in rows(engine, tables.subjects) if row.deleted_at}
+    own = pepper_of(engine)
+    assert tombs == {
+        privacy.veiled(OUTSIDE, privacy.lookup(own, user)) for user in ("8", "9", CANARY)
+    }
+    after = Books(url, pepper=OUTSIDE)
+    after.journals = 100
+    late = (event(user="8"), event(user="9"), event(user=CANARY))
+    assert after.put(*late).dropped == {"deleted": 3}
+    for each in (there, after.writer):
+        each.close()
+
+
+def test_a_tombstone_says_nothing_but_that_and_when(books, engine, deletions):
+    books.put(
+        *everything(CANARY, "s"),
+        entries.encode(entries.Consent(NOON + HOUR, CANARY, "sharing", False, "2026-01")),
+        entries.encode(entries.Consent(NOON + HOUR, CANARY, "analytics", True, "2026-01")),
+    )
+    delete(deletions, CANARY)
+    (tombstone,) = rows(engine, tables.subjects)
+    kept = {"lookup", "created_at", "deleted_at"}
+    assert {k for k, v in tombstone._mapping.items() if v is not None} == kept
+    assert set(tables.subjects.c.keys()) == kept | people.FORGOTTEN.keys()
 
 
 def test_where_no_journal_is_known_a_shipper_must_have_looked(engine, deletions):

@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from pbmon.store.access import open_deliveries, open_reader
+from pbmon.store.access import StoreError, open_deliveries, open_reader, open_rotation
 from pbmon.store.export import exported, schema_of_export
 from pbmon.store.holdings import HELD, Fate
-from tests.store.test_erasure import CANARY, Books, delete, deletions, everything  # noqa: F401
+from tests.store.test_erasure import (  # noqa: F401
+    CANARY,
+    OUTSIDE,
+    Books,
+    delete,
+    deletions,
+    everything,
+)
 from tests.store.test_writer import event
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "export.schema.json").read_text())
@@ -103,6 +110,32 @@ def test_destinations_are_named_to_whom_they_may_concern(books, export, url):
     assert export(CANARY, "opt-in")["destinations"] == []  # never agreed
     assert [each["name"] for each in export(CANARY, "opt-out")["destinations"]] == ["segment"]
     assert export("nobody", "opt-out")["destinations"] == []
+
+
+def test_under_other_names_it_is_the_same(books, export, url):
+    books.put(*everything(CANARY, "s"))
+    deliveries = open_deliveries(url, "opt-out")
+    deliveries.settle("segment", [each.event_id for each in deliveries.take("segment", 9)], {})
+    rows = export(CANARY)["tables"]
+    assert len(rows["events"]) == 2
+    rotation = open_rotation(url, OUTSIDE)
+    rotation.adopt()
+    rotation.destination("segment")
+    reader = open_reader(url, pepper=OUTSIDE)
+    found = json.loads(json.dumps(reader.export(CANARY, "opt-in")))
+    check(found, SCHEMA)
+    assert found["tables"] == rows
+    assert [each["name"] for each in found["destinations"]] == ["segment"] * 2
+    names = {each["pseudonym"] for each in found["destinations"]}
+    assert len(names) == 2
+    rotation.person(CANARY)
+    found = json.loads(json.dumps(reader.export(CANARY, "opt-in")))
+    assert found["tables"] == rows
+    assert not names & {each["pseudonym"] for each in found["destinations"]}
+    for each in (reader, rotation):
+        each.close()
+    with pytest.raises(StoreError, match="knows people by a pepper from outside"):
+        export(CANARY)
 
 
 def test_of_one_who_is_unknown_or_deleted_it_says_so(books, export, deletions):  # noqa: F811

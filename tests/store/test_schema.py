@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ from pbmon.store.access import StoreError, open_engine, open_writer
 from pbmon.store.people import people_of
 from pbmon.store.schema import State
 from tests.fresh import environment
+from tests.store.test_writer import event, portion
 
 MIGRATIONS = str(Path(schema.__file__).parent / "migrations")
 
@@ -206,6 +208,49 @@ def test_decisions_from_before_have_their_times(empty_url):
     engine.dispose()
 
 
+def test_tombstones_and_receipts_from_before_stay_as_they_are(empty_url):
+    engine = open_engine(empty_url)
+    gone, there, names = bytes(16), bytes([1]) * 16, bytes(range(32))
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("CREATE SCHEMA pbmon"))
+        config = Config()
+        config.set_main_option("script_location", MIGRATIONS)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0008")
+        known = tables.subjects.insert()
+        connection.execute(known.values(lookup=gone, created_at=1, deleted_at=2))
+        connection.execute(
+            known.values(lookup=there, created_at=1, key=bytes(32), analytics=True, sharing=False)
+        )
+        connection.execute(
+            tables.consents.insert(),
+            [
+                {"lookup": there, "purpose": purpose, "granted": granted, "decided_at": at}
+                for purpose, granted, at in (
+                    ("analytics", False, 3), ("analytics", True, 4), ("sharing", False, 5),
+                )
+            ],
+        )  # fmt: skip
+        receipt = {
+            "receipt_id": gone, "place": "segment", "lookup": gone, "requested_at": 2,
+            "target": names, "counts": None, "attempts": 3, "due_at": 9, "fault": "503",
+            "finished_at": None,
+        }  # fmt: skip
+        connection.execute(tables.deletions.insert(), receipt)
+    assert schema.upgrade(engine) is State.OLDER
+    with engine.connect() as connection:
+        (row,) = connection.execute(tables.deletions.select()).mappings()
+        assert dict(row) == receipt
+        tombstone, person = sorted(
+            people_of(connection, [gone, there]), key=lambda person: person.lookup
+        )
+    assert tombstone[:4] == (None, True, None, None)
+    assert person.analytics == Decision(True, 4, None, 0, 3)
+    assert person.sharing == Decision(False, 5, None, 0, 5)
+    engine.dispose()
+
+
 def test_an_older_postgresql_waits_for_the_command(postgresql, monkeypatch):
     monkeypatch.setattr(schema, "VERSIONS", (*schema.VERSIONS, "9999"))
     with pytest.raises(StoreError, match="older version; run `pbmon store upgrade`"):
@@ -233,6 +278,33 @@ def test_an_event_of_a_month_without_a_partition_is_kept(postgresql):
             {"occurred_at": 1, "event_id": bytes(16), "name": "old", "stored_at": 1},
         )
         assert connection.execute(text("SELECT count(*) FROM pbmon.events_rest")).scalar() == 1
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o077])
+def test_the_files_of_sqlite_are_this_users_alone_whatever_the_umask(tmp_path, mask):
+    url = f"sqlite:///{tmp_path}/store/store.sqlite3"
+    old = os.umask(mask)
+    try:
+        writer = open_writer(url, "opt-out")
+        writer.write([portion(event(user="7"))])
+        modes = {each.name: each.stat().st_mode & 0o7777 for each in (tmp_path / "store").iterdir()}
+        writer.close()
+    finally:
+        os.umask(old)
+    assert modes.keys() >= {"store.sqlite3", "store.sqlite3-wal", "store.sqlite3-shm"}
+    assert set(modes.values()) == {0o600}
+    assert (tmp_path / "store").stat().st_mode & 0o7777 == 0o700
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666, 0o620])
+def test_a_file_that_is_open_to_others_is_not_used(tmp_path, mode):
+    file = tmp_path / "store.sqlite3"
+    open_writer(f"sqlite:///{file}", "opt-out").close()
+    file.chmod(mode)
+    with pytest.raises(StoreError, match=rf"is open to others \(mode {mode:04o}\); chmod 600 "):
+        open_writer(f"sqlite:///{file}", "opt-out")
+    file.chmod(0o600)
+    open_writer(f"sqlite:///{file}", "opt-out").close()
 
 
 def test_the_files_of_sqlite_are_this_users_alone(tmp_path):

@@ -66,6 +66,7 @@ def test_requests_of_known_routes_as_a_budget_judges_them(run):
         Request("GET", "/a/{id}", 1.0, failed=True),
         Request("GET", "/ü", 2.0, failed=True),
     ]
+    assert run.stat().st_mode & 0o777 == 0o600
 
 
 def test_it_changes_with_the_settings(run, tmp_path):

@@ -513,6 +513,7 @@ DELETING = """
         pbmon.track_revenue("12.50", "EUR", transaction_id=user)
     assert pbmon.flush(60)
     print("go", flush=True)
+    sys.stdin.readline()
     pbmon.delete_user(user)
     print("done", flush=True)
 """
@@ -535,12 +536,14 @@ def test_killed_in_the_middle_it_is_finished_by_whoever_comes(request, place, tm
         user = f"{CANARY}-{n}"
         process = subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(DELETING), user], env=environment(**variables),
-            stdout=subprocess.PIPE, text=True, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         assert process.stdout.readline() == "go\n"
         engine = open_engine(url)
-        subjects += pseudonyms(engine, user, pepper_of(engine))[:2] if n else []
+        subjects += pseudonyms(engine, user, pepper_of(engine))[:2]
         engine.dispose()
+        process.stdin.write("\n")
+        process.stdin.flush()
         time.sleep(chance.uniform(0.05, 0.4))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()

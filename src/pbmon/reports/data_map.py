@@ -111,6 +111,12 @@ def _sent(settings: Settings) -> Iterator[Holding]:
             f"alert sink {name}", "type, place and counts of errors; no message, no person",
             "nobody", _RUNNING, _NOT_PERSONAL, name, "as it keeps them", RETENTION,
         )  # fmt: skip
+    yield Holding(
+        "track_error(), to Sentry", "where the application has initialised it: type, frames and "
+        "route of what was handed over; no message, no variable, no request, no person",
+        "nobody", _RUNNING, _NOT_PERSONAL, "the application's own Sentry", "as it keeps them",
+        RETENTION,
+    )  # fmt: skip
 
 
 # --- what waits ---
@@ -123,6 +129,13 @@ def _on_this_host(settings: Settings) -> Iterator[Holding]:
         _BASES[settings.consent[ANALYTICS]], "the store, under a pseudonym",
         "until the segment is full or its process ends, and all of it is stored", DELETION,
     )  # fmt: skip
+    if settings.outbox_url is not None or _may_be_a_server(settings.store_url):
+        yield Holding(
+            "outbox", "what track() and its like were given within outbox(), with the "
+            "application's own ids, until it is stored; in the application's own database",
+            "a person", _KNOWING, _BASES[settings.consent[ANALYTICS]],
+            "the store, under a pseudonym", "some seconds, or until a shipper runs", DELETION,
+        )  # fmt: skip
     yield Holding(
         "spool of telemetry", "spans, metrics and log records that no receiver has taken yet",
         "perhaps somebody", _RUNNING, _INTEREST, "where they are sent", "an hour at most",
@@ -133,6 +146,11 @@ def _on_this_host(settings: Settings) -> Iterator[Holding]:
             "requests_file", "method, route and duration of each request", "nobody", _RUNNING,
             _NOT_PERSONAL, _HERE, _FOREVER, "removing the file",
         )  # fmt: skip
+
+
+def _may_be_a_server(store_url: str | None) -> bool:
+    """env:NAME may be one."""
+    return store_url is not None and not store_url.startswith("sqlite")
 
 
 # --- the store ---

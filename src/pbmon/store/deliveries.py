@@ -117,12 +117,12 @@ class Deliveries:
             with self._engine.begin() as connection:
                 if dead:
                     self._bury(connection, destination, dead, now)
-                for start in range(0, len(gone := [*done, *dead]), _AT_ONCE):
+                for start in range(0, len(done), _AT_ONCE):
                     connection.execute(
                         deliveries.delete().where(
                             deliveries.c.destination == destination,
                             deliveries.c.event_id.in_(
-                                [_key(key) for key in gone[start : start + _AT_ONCE]]
+                                [_key(key) for key in done[start : start + _AT_ONCE]]
                             ),
                         )
                     )
@@ -138,11 +138,15 @@ class Deliveries:
     def _bury(
         self, connection: Connection, destination: str, dead: Mapping[str, str], now: int
     ) -> None:
+        """Taken out and put in by what was taken: of what a deletion or a withdrawal has removed
+        meanwhile nothing comes back."""
         found = connection.execute(
-            deliveries.select().where(
+            deliveries.delete()
+            .where(
                 deliveries.c.destination == destination,
                 deliveries.c.event_id.in_([_key(key) for key in dead]),
             )
+            .returning(*deliveries.c)
         )
         rows = [
             {**row, "reason": dead[_text(row["event_id"])][:50], "died_at": now}
@@ -207,6 +211,8 @@ class Deliveries:
             kept = [column.name for column in deliveries.columns]
             mine = dead_letters.c.destination == destination
             with self._engine.begin() as connection:
+                # Back into a table that a deletion may have emptied: none goes on meanwhile.
+                schema.hold_people(connection, changes=True)
                 found = connection.execute(
                     select(*(dead_letters.c[name] for name in kept)).where(mine)
                 ).mappings()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
 import time
 import weakref
@@ -101,6 +102,13 @@ def open_store(url: str, *, patience_s: float = 0.0) -> Engine:
     return make(parsed, arguments, pool_size=2, max_overflow=0, pool_pre_ping=True, **options)
 
 
+def _check_is_ours_alone(file: Path) -> None:
+    """Raises ValueError where others may read or write it, as after it was copied."""
+    mode = stat.S_IMODE(file.stat().st_mode)
+    if mode & 0o077:
+        raise ValueError(f"is open to others (mode {mode:04o}); chmod 600 {file}*")
+
+
 def _open_sqlite(url: URL) -> Engine:
     file = Path(url.database) if url.database and url.database != ":memory:" else None
     if file is not None:
@@ -112,6 +120,7 @@ def _open_sqlite(url: URL) -> Engine:
             for above in file.parent.parents:  # of the file's own name SQLite takes care
                 with suppress(OSError):
                     disk.sync(above)
+        _check_is_ours_alone(file)
     made = make(url, {"timeout": _LOCK_WAIT_S})
     from sqlalchemy import event
 

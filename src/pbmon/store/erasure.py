@@ -138,6 +138,7 @@ class Deletions:
     def _sweep(self, receipt_id: bytes, *, by_session: bool) -> _Swept:
         mine = and_(deletions.c.receipt_id == receipt_id, deletions.c.place == erasure.STORE)
         with self._engine.begin() as connection:
+            schema.hold_people(connection)
             row = connection.execute(select(deletions).where(mine).with_for_update()).one_or_none()
             if row is None or row.finished_at is not None:
                 return _Swept(is_done=True, counts=None, by_session=False)

@@ -195,9 +195,10 @@ def following(month: dt.date) -> dt.date:
 
 
 def hold_people(connection: Connection, *, changes: bool = False) -> str:
-    """First of all in a transaction that stores rows of people: the version of what `subjects` says
-    of them, which nobody changes until its end. changes: of one that does, nobody else stores any
-    meanwhile; who comes later finds the change. In SQLite there is one writer at a time.
+    """First of all in a transaction that stores or removes rows of people: the version of what
+    `subjects` says of them, which nobody changes until its end. changes: of one that does, nobody
+    else stores any meanwhile; who comes later finds the change. In SQLite there is one writer at a
+    time.
 
     Before any row, and once: so two transactions never wait for each other.
     """

@@ -25,7 +25,7 @@ class RunFile:
     def __init__(self, path: str) -> None:
         self.path = path
         # Never one that an application's own child would go on with.
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def add(self, request: runs.Request, span: Span) -> None:
         try:
