@@ -13,8 +13,8 @@ from importlib import import_module
 from pathlib import Path
 
 from pbmon import privacy, settings
-from pbmon.budgets import Budget, Budgets, seconds
-from pbmon.cli import runs
+from pbmon.budgets import Budget, Budgets
+from pbmon.cli import arguments, runs
 from pbmon.gate import regressions, verdicts
 from pbmon.gate.regressions import Change
 from pbmon.gate.runs import Request, RunError
@@ -70,9 +70,9 @@ def _configure_check(check: argparse.ArgumentParser) -> None:
     add("--since-release", action="store_true", help="only of the release that is set")
     add("--service", metavar="NAME", help="of Prometheus (the one that is set)")
     add("--environment", metavar="NAME", help="deployment.environment.name (all)")
-    add("--warmup", type=_whole, default=0, metavar="N",
+    add("--warmup", type=arguments.whole(0), default=0, metavar="N",
         help="first requests of each route and file that don't count (0)")  # fmt: skip
-    add("--max-allow", type=_whole, default=0, metavar="N",
+    add("--max-allow", type=arguments.whole(0), default=0, metavar="N",
         help="requests of each endpoint that may be over its max (0)")  # fmt: skip
     add("--strict", action="store_true", help="fail also where there are too few requests to tell")
     add("--json", action="store_true", help="as JSON")
@@ -94,22 +94,11 @@ def _share(value: str) -> float:
 
 def _window(value: str) -> int:
     try:
-        if (whole := round(seconds(_in_days(value)))) >= 1:
+        if (whole := round(arguments.length_s(value))) >= 1:
             return whole
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{value!r} is no time; write one such as 30m, 1h or 7d")
-
-
-def _in_days(value: str) -> str | float:
-    days = value.removesuffix("d")
-    return int(days) * 86_400.0 if days != value and days.isdecimal() else value
-
-
-def _whole(value: str) -> int:
-    if not value.isdecimal():
-        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number, 0 or above")
-    return int(value)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -179,7 +168,7 @@ def _of_files(args: argparse.Namespace, resolved: Settings) -> Findings:
     except ValueError as error:
         raise RunError(str(error)) from None
     changes, notes = _changes(args, requests) if args.baseline else ([], [])
-    return _judged(args, counts, changes, [*notes, *_without_budget(requests, resolved.budgets)])
+    return _judged(args, counts, changes, [*notes, *_left_out(requests, resolved.budgets)])
 
 
 def _judged(
@@ -199,9 +188,13 @@ def _changes(args: argparse.Namespace, after: list[Request]) -> tuple[list[Chang
     return regressions.compare(old, new, args.tolerance), sorted(notes)
 
 
-def _without_budget(requests: list[Request], budgets: Budgets) -> list[str]:
+def _left_out(requests: list[Request], budgets: Budgets) -> Iterable[str]:
+    """What a run can't judge, in words."""
     routes = {r.route for r in requests if budgets.find(r.method, r.route) is None}
-    return [f"{len(routes):,} routes without a budget"] if routes and budgets.all else []
+    if routes and budgets.all:
+        yield f"{len(routes):,} routes without a budget"
+    if operations := sum(not budget.is_route for budget in budgets.all):
+        yield f"{operations:,} budgets of operations: a run has none; --prometheus judges them"
 
 
 def _of_prometheus(args: argparse.Namespace, resolved: Settings) -> Findings:
