@@ -43,6 +43,10 @@ class Fingerprint(NamedTuple):
     place: str
 
 
+OTHER = Fingerprint("0" * 32, "_other", "")
+"""Of what is too much to be told apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorSummary:
     """One error: all that occurred of the same type at the same place.

@@ -231,7 +231,7 @@ def test_a_baseline_needs_no_budgets(budget, write, monkeypatch):
         (("no.jsonl",), "no.jsonl: No such file or directory"),
         (("no\0.jsonl",), "no\\x00.jsonl: embedded null byte"),
         (("no.jsonl", "--baseline", "x"), "no.jsonl: No such file or directory"),
-        (("--prometheus",), "name the URL of Prometheus, or set prometheus_url"),
+        (("--prometheus",), "set prometheus_url to have it from Prometheus"),
         (("--prometheus", "ftp://x"), "prometheus_url: 'ftp://x' is no URL"),
         (("--prometheus", "http://far.example"), "http://far.example would be used unencrypted"),
         (("--prometheus", "https://x", "--since-release"), "--since-release: no release is set"),

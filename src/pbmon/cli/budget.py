@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 
@@ -19,11 +20,10 @@ from pbmon.gate import regressions, verdicts
 from pbmon.gate.regressions import Change
 from pbmon.gate.runs import Request, RunError
 from pbmon.gate.verdicts import Count, shown_s
-from pbmon.outbound import secret_of, url_of
 from pbmon.reports import gate, observed, text
 from pbmon.reports.gate import Findings
 from pbmon.reports.page import NONE, Table
-from pbmon.reports.prometheus import Prometheus, PrometheusError
+from pbmon.reports.prometheus import PrometheusError, connect, scope_of
 from pbmon.settings import Settings
 from pbmon.telemetry import providers
 
@@ -198,24 +198,13 @@ def _left_out(requests: list[Request], budgets: Budgets) -> Iterable[str]:
 
 
 def _of_prometheus(args: argparse.Namespace, resolved: Settings) -> Findings:
-    url = args.prometheus or url_of("prometheus_url", resolved.prometheus_url)
-    if not url:
-        raise _UnknownError("name the URL of Prometheus, or set prometheus_url")
     release = providers.release(resolved) if args.since_release else None
     if args.since_release and release is None:
         raise _UnknownError("--since-release: no release is set; set PBMON_RELEASE")
     service = args.service or providers.service_name(resolved)
-    selected = observed.matchers(service, args.environment, release)
-    where = resolved.prometheus_token
-    try:
-        token = None if where is None else secret_of("prometheus_token", where)
-        prometheus = Prometheus(url, token)
-    except ValueError as error:
-        raise _UnknownError(str(error)) from None
-    try:
-        counts = list(observed.counts(prometheus, selected, args.window, time.time()))
-    finally:
-        prometheus.close()
+    scope = scope_of(service, args.environment, release)
+    with closing(connect(resolved, args.prometheus or None)) as prometheus:
+        counts = list(observed.counts(prometheus, scope, args.window, time.time()))
     of = f"{service}, release {release}" if release else service
     return _judged(args, counts, [], [f"{of}, the last {args.window:,} s, {prometheus.shown}"])
 
