@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, dataclass
-from typing import Literal
-
-from sqlalchemy import Table
+from typing import Any, Literal
 
 from pbmon import catalog, privacy
 from pbmon.catalog import Attribute
@@ -152,7 +150,7 @@ class _Kept:
 
 
 _t = tables
-_KEPT: Mapping[Table, _Kept] = {
+_KEPT: Mapping[Any, _Kept] = {
     _t.events: _Kept("what people did, with properties and segments", _KNOWING, ANALYTICS,
                      "events_retention_days"),
     _t.feedback: _Kept("scores, and comments without what must not be in them", _KNOWING,
