@@ -156,10 +156,8 @@ EXTRAS = (
     ("`openfeature`", "`pbmon.OpenFeatureHook`: see [experiments](experiments.md)."),
     ("`upstream`", "OpenTelemetry's own instrumentation of ASGI and psycopg2: mode `upstream`."),
     ("`sentry`", "`track_error()` tells Sentry too: see [errors](errors.md#sentry)."),
-    *(
-        (f"`{name}`", "Nothing yet; the name is kept for what comes.")
-        for name in ("scheduler", "report")
-    ),
+    ("`scheduler`", "APScheduler, whose jobs that raise are [errors](errors.md#what-counts)."),
+    ("`report`", "matplotlib and Jinja, for [reports](report.md) as HTML with charts."),
 )
 
 

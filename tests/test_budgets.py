@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pbmon import parsing
 from pbmon.budgets import ALLOWED, Budget, Budgets, parse_budget, seconds
 from tests.patience import patiently
 
@@ -270,3 +271,20 @@ def test_a_budget_can_be_copied_and_sent_to_another_process():
     for copied in (copy.deepcopy(budget), pickle.loads(pickle.dumps(budget))):
         assert copied == budget
         assert copied.thresholds == {"max": 0.5}
+
+
+def test_many_budgets_are_not_compared_each_with_each():
+    compared = 0
+
+    class Name(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    many = [Budget(Name(f"/{number}"), max_s=1) for number in range(500)]
+    assert len(parsing.budgets(many).all) == 500
+    assert compared < 5000

@@ -195,6 +195,16 @@ def test_groups_in_groups_have_an_end():
     assert fingerprint(made).error_type == "ExceptionGroup[ExceptionGroup]"
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there are no exception groups")
+def test_a_group_that_is_twice_in_each_of_many_groups_is_looked_at_once():
+    made = asyncio.CancelledError()
+    for _ in range(40):  # 2**40 leaves
+        made = BaseExceptionGroup("x", [made, made])  # noqa: F821
+    assert not is_failure(made)
+    assert fingerprint(made).error_type == "BaseExceptionGroup"
+    assert is_failure(BaseExceptionGroup("x", [made, ValueError()]))  # noqa: F821
+
+
 # --- whatever they are ---
 
 

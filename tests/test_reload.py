@@ -114,6 +114,7 @@ def test_a_file_that_is_being_written_is_waited_for(process):
         ('[[budgets]\nendpoint = "/a"\n', "line 1"),
         ('[[budgets]]\nendpoint = "/a', "can't be read"),
         (b"\xff\xfe", "can't be read"),
+        pytest.param(ONE + "#" * (1 << 20), "longer than 1,048,576 bytes", id="long"),
     ],
 )  # fmt: skip
 def test_a_broken_file_changes_nothing_and_is_told_once(process, caplog, text, line):

@@ -43,6 +43,10 @@ class Fingerprint(NamedTuple):
     place: str
 
 
+OTHER = Fingerprint("0" * 32, "_other", "")
+"""Of what is too much to be told apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorSummary:
     """One error: all that occurred of the same type at the same place.
@@ -81,16 +85,20 @@ _traceback: Any = vars(BaseException)["__traceback__"]
 def is_failure(error: BaseException) -> bool:
     """Whether somebody should look at it: no cancellation, no wish to end, no client that left.
     Of a group, whether any of its leaves is one."""
-    leaf = next(_failures(error, _MAX_DEPTH), None)
+    leaf = next(_failures(error, _MAX_DEPTH, set()), None)
     return leaf is not None
 
 
-def _failures(error: BaseException, depth: int) -> Iterator[BaseException]:
-    """The leaves that are failures, the first one first; an exception that is no group is one."""
+def _failures(error: BaseException, depth: int, seen: set[int]) -> Iterator[BaseException]:
+    """The leaves that are failures, the first one first; an exception that is no group is one.
+    seen: ids of what was looked at, since the same object may be in many groups."""
+    if id(error) in seen:
+        return
+    seen.add(id(error))
     members = members_of(error) if depth else ()
     if members:
         for member in members:
-            yield from _failures(member, depth - 1)
+            yield from _failures(member, depth - 1, seen)
     elif not _is_asked_for(error):
         yield error
 
@@ -125,7 +133,7 @@ def fingerprint(error: BaseException) -> Fingerprint | None:
     makes no new error. Without such a frame it is the innermost one, without a traceback the type
     alone. Of a group the first failure in it decides, as `ExceptionGroup[KeyError]`.
     """
-    leaf = next(_failures(error, _MAX_DEPTH), error)
+    leaf = next(_failures(error, _MAX_DEPTH, set()), error)
     error_type = type_of(error) if leaf is error else f"{type_of(error)}[{type_of(leaf)}]"
     trace = traceback_of(leaf) or traceback_of(error)
     frame, is_ours = _innermost(trace)

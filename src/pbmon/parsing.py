@@ -203,6 +203,7 @@ def budgets(value: Any) -> Budgets:
     if isinstance(value, (Budget, Mapping)) or not isinstance(value, Iterable):
         raise ValueError("must be a list of budgets ([[budgets]] in pbmon.toml)")
     good: list[Budget] = []
+    known: set[tuple[str | None, str]] = set()
     bad: list[str] = []
     for item in value:
         try:
@@ -210,11 +211,12 @@ def budgets(value: Any) -> Budgets:
         except ValueError as error:
             bad.append(str(error))
             continue
-        if any((b.method, b.endpoint) == (budget.method, budget.endpoint) for b in good):
+        if (key := (budget.method, budget.endpoint)) in known:
             bad.append(
                 f"budget for {budget.endpoint} is given twice, the second time without effect"
             )
         else:
+            known.add(key)
             good.append(budget)
     if bad:
         raise PartlyUsable(Budgets(good), bad)

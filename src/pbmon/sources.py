@@ -36,6 +36,9 @@ Layer = dict[str, tuple[str, Any]]
 Variables = Mapping[str, Sequence[str]]
 """Setting → the variables of the environment that may hold it."""
 
+MAX_BYTES = 1 << 20
+"""Of a file: parsing a longer one would take a running process' time and memory."""
+
 OF_FILE = "file"
 """Source of a problem that is the file's own, and not one setting's in it."""
 
@@ -111,7 +114,7 @@ def from_file(
 ) -> Layer:
     for path in candidates(environ, directory):
         try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            table = tomllib.loads(_text(path))
         except FileNotFoundError:
             if environ.get(CONFIG_VARIABLE, "").strip():
                 problems.append(
@@ -130,6 +133,15 @@ def from_file(
             return defined(str(path), table, known, problems)
         problems.append(Problem(str(path), OF_FILE, "tool.pbmon must be a table; it is ignored"))
     return {}
+
+
+def _text(path: Path) -> str:
+    """Raises OSError, and ValueError for what can't be a file of settings."""
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"it is longer than {MAX_BYTES:,} bytes; keep the settings alone in it")
+    return content.decode("utf-8")
 
 
 def working_directory() -> Path:

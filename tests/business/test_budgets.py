@@ -159,6 +159,12 @@ def test_a_wrong_type_is_a_type_error(seen, arguments, message):
         pbmon.check_budget(*arguments)
 
 
+def test_whether_it_failed_is_a_bool(seen):
+    with pytest.raises(TypeError, match="failed must be bool, not str"):
+        pbmon.check_budget("nightly-import", 1.0, failed="no")
+    assert counts(seen)["max"] == (0, 0)
+
+
 def test_a_method_is_text(seen):
     with pytest.raises(TypeError, match="method must be str or None, not int"):
         pbmon.check_budget("/x", 1.0, method=3)

@@ -387,7 +387,7 @@ class Shelf:
     [
         ({"limit": 0}, ValueError), ({"limit": 1001}, ValueError), ({"limit": "5"}, TypeError),
         ({"limit": True}, TypeError), ({"since": "1h"}, TypeError), ({"release": 3}, TypeError),
-        ({"since": datetime(2026, 1, 1)}, ValueError),
+        ({"since": datetime(2026, 1, 1)}, ValueError), ({"since": timedelta.max}, ValueError),
     ],
     ids=str,
 )  # fmt: skip

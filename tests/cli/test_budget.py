@@ -127,6 +127,17 @@ def test_too_few_requests_pass_unless_strict(budget, write):
     assert budget("check", run, "--strict")[0] == 1
 
 
+def test_a_budget_of_an_operation_is_not_for_a_run(budget, write, monkeypatch):
+    monkeypatch.setenv("PBMON_BUDGETS", "/a max=1s; nightly max=1h availability=0.9")
+    run = write(("GET", "/a", 0.2, 10))
+    status, out, _ = budget("check", run, "--strict")
+    assert status == 0
+    assert out.splitlines()[-2:] == [
+        "1 budgets of operations: a run has none; --prometheus judges them",
+        "0 failed, 0 undecided, 1 passed",
+    ]
+
+
 def test_the_first_requests_may_be_left_out(budget, write):
     run = write(("GET", "/a", 0.9, 2), ("GET", "/a", 0.1, 100))
     assert budget("check", run)[0] == 1
@@ -220,7 +231,7 @@ def test_a_baseline_needs_no_budgets(budget, write, monkeypatch):
         (("no.jsonl",), "no.jsonl: No such file or directory"),
         (("no\0.jsonl",), "no\\x00.jsonl: embedded null byte"),
         (("no.jsonl", "--baseline", "x"), "no.jsonl: No such file or directory"),
-        (("--prometheus",), "name the URL of Prometheus, or set prometheus_url"),
+        (("--prometheus",), "set prometheus_url to have it from Prometheus"),
         (("--prometheus", "ftp://x"), "prometheus_url: 'ftp://x' is no URL"),
         (("--prometheus", "http://far.example"), "http://far.example would be used unencrypted"),
         (("--prometheus", "https://x", "--since-release"), "--since-release: no release is set"),

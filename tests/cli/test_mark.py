@@ -98,6 +98,13 @@ def test_a_time_that_is_none_is_wrong_usage(url, capfd):
     assert "'noon' is no time such as 2026-11-24T12:30" in capfd.readouterr().err
 
 
+def test_a_limit_that_is_none_is_wrong_usage(url, capfd):
+    with pytest.raises(SystemExit) as left:
+        cli.main(["mark", "list", "--limit", "-1"])
+    assert left.value.code == 2
+    assert "'-1' is not a whole number, 1 to" in capfd.readouterr().err
+
+
 def test_a_store_that_nobody_has_made_is_not_made(url, capfd, monkeypatch, tmp_path):
     monkeypatch.setenv("PBMON_STORE_URL", f"sqlite:///{tmp_path}/none.sqlite3")
     said = mark(capfd, "deploy", "1.5", status=1)

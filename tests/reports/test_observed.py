@@ -6,7 +6,7 @@ import pytest
 
 from pbmon.gate.verdicts import Count
 from pbmon.reports import observed
-from pbmon.reports.prometheus import Prometheus, PrometheusError
+from pbmon.reports.prometheus import Prometheus, PrometheusError, scope_of
 from tests.reports.test_prometheus import answering
 
 LABELS = {"http_route": "/x", "pbmon_budget_limit": "p95"}
@@ -30,7 +30,7 @@ def counts(answers):
     with answering(answer) as (url, asked):
         prometheus = Prometheus(url)
         try:
-            found = list(observed.counts(prometheus, ['service_name="shop"'], 1800, 1000.5))
+            found = list(observed.counts(prometheus, 'service_name="shop"', 1800, 1000.5))
         finally:
             prometheus.close()
     return found, asked
@@ -90,9 +90,7 @@ def test_an_answer_that_is_none(answer):
 
 
 def test_labels_of_the_resource():
-    assert observed.matchers('sh"op\\\n', None, "1.2") == [
-        'service_name="sh\\"op\\\\\\n"', 'service_version="1.2"'
-    ]  # fmt: skip
-    assert observed.matchers("shop", "prod", None) == [
-        'service_name="shop"', 'deployment_environment_name="prod"'
-    ]  # fmt: skip
+    assert scope_of('sh"op\\\n', None, "1.2") == (
+        'service_name="sh\\"op\\\\\\n", service_version="1.2"'
+    )
+    assert scope_of("shop", "prod") == 'service_name="shop", deployment_environment_name="prod"'

@@ -21,6 +21,8 @@ _TIMES = ("window", "cooldown", "resolve", "repeat")
 _KEYS = ("source", *_THRESHOLDS, *_TIMES, "url", "types", "sinks")
 _LONGEST_WINDOW_S = 6 * 3600.0
 _LONGEST_S = 30 * 86400.0
+_MOST = {"errors": 1_000_000_000, "people": 9_999}
+"""The store keeps 10,000 people of an error, and an alert takes more than are set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,11 +128,12 @@ def _thresholds(table: Mapping[str, Any], what: str) -> dict[str, Any]:
         number = table[name]
         if number is False:
             found[name] = None
-        elif isinstance(number, int) and number is not True and number >= 0:
+        elif isinstance(number, int) and number is not True and 0 <= number <= _MOST[name]:
             found[name] = number
         else:
             raise ValueError(
-                f"{name} of {what} is {number!r}; write a whole number, or false for no limit"
+                f"{name} of {what} is {str(number)[:50]}; write a whole number up to "
+                f"{_MOST[name]:,}, or false for no limit"
             )
     return found
 
@@ -160,6 +163,10 @@ def _types(value: Any, rule: Rule) -> dict[str, Rule]:
     for name, table in value.items():
         if not isinstance(table, Mapping):
             raise ValueError(f"type {name} must be a table with errors or people")
+        if not (text := str(name)) or "*" in text[:-1]:
+            raise ValueError(
+                f"type {text!r} must be the name of an error's type, or its beginning and *"
+            )
         _only(table, _THRESHOLDS, f"type {name}")
         made[str(name)] = replace(rule, **_thresholds(table, f"type {name}"))
     return made

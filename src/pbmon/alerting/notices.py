@@ -70,10 +70,11 @@ def link_of(template: str | None, trace_id: str | None, fingerprint: str) -> str
 
 
 def title(notice: Notice) -> str:
-    """One line: `[firing] shop: ValueError in app/orders.py:pay, 11 errors`."""
+    """One line: `[firing] shop: ValueError in app.orders:pay, 11 errors`."""
     test = "[test] " if notice.is_test else ""
     again = ", still" if notice.kind.startswith(REPEAT) else ""
-    head = f"{test}[{notice.state}{again}] {notice.service}: {notice.error_type} in {notice.place}"
+    place = f" in {notice.place}" if notice.place else ""  # of one that was never raised
+    head = f"{test}[{notice.state}{again}] {notice.service}: {notice.error_type}{place}"
     tail = f", {notice.errors:,} errors" if not notice.is_over else ""
     return privacy.escape(_cut(head, _LONGEST_TITLE - len(tail)) + tail)
 

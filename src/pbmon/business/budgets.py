@@ -44,6 +44,8 @@ def check_budget(
         raise TypeError(f"duration_s must be int or float, not {type(duration_s).__name__}")
     if method is not None and not isinstance(method, str):
         raise TypeError(f"method must be str or None, not {type(method).__name__}")
+    if not isinstance(failed, bool):
+        raise TypeError(f"failed must be bool, not {type(failed).__name__}")
     if not 0 <= duration_s <= _MOST_S:
         refuse("check_budget", "bad_duration", "duration_s must be finite seconds, not below 0")
         return Verdict(None, duration_s)

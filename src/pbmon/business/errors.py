@@ -260,7 +260,10 @@ def error_summary(
     if release is not None and not isinstance(release, str):
         raise TypeError(f"release must be str, not {type(release).__name__}")
     if isinstance(since, timedelta):
-        since = datetime.now(timezone.utc) - since
+        try:
+            since = datetime.now(timezone.utc) - since
+        except OverflowError:
+            raise ValueError("since is longer ago than there are dates") from None
     elif since is not None and not isinstance(since, datetime):
         raise TypeError(f"since must be datetime or timedelta, not {type(since).__name__}")
     if since is not None and since.utcoffset() is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from typing import NamedTuple
 
-from pbmon.errors import Fingerprint
+from pbmon.errors import OTHER, Fingerprint
 
 SLOT_S = 10
 PER_FINGERPRINT = 20
@@ -19,9 +19,6 @@ written beyond them."""
 
 PER_SLOT = 1000
 REMEMBERED = 1000
-
-OTHER = Fingerprint("0" * 32, "_other", "")
-"""As the store has what is too much to be told apart."""
 
 _SLOT = SLOT_S * 1_000_000
 

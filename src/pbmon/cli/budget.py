@@ -9,21 +9,21 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 
 from pbmon import privacy, settings
-from pbmon.budgets import Budget, Budgets, seconds
-from pbmon.cli import runs
+from pbmon.budgets import Budget, Budgets
+from pbmon.cli import arguments, runs
 from pbmon.gate import regressions, verdicts
 from pbmon.gate.regressions import Change
 from pbmon.gate.runs import Request, RunError
 from pbmon.gate.verdicts import Count, shown_s
-from pbmon.outbound import secret_of, url_of
 from pbmon.reports import gate, observed, text
 from pbmon.reports.gate import Findings
 from pbmon.reports.page import NONE, Table
-from pbmon.reports.prometheus import Prometheus, PrometheusError
+from pbmon.reports.prometheus import PrometheusError, connect, scope_of
 from pbmon.settings import Settings
 from pbmon.telemetry import providers
 
@@ -70,9 +70,9 @@ def _configure_check(check: argparse.ArgumentParser) -> None:
     add("--since-release", action="store_true", help="only of the release that is set")
     add("--service", metavar="NAME", help="of Prometheus (the one that is set)")
     add("--environment", metavar="NAME", help="deployment.environment.name (all)")
-    add("--warmup", type=_whole, default=0, metavar="N",
+    add("--warmup", type=arguments.whole(0), default=0, metavar="N",
         help="first requests of each route and file that don't count (0)")  # fmt: skip
-    add("--max-allow", type=_whole, default=0, metavar="N",
+    add("--max-allow", type=arguments.whole(0), default=0, metavar="N",
         help="requests of each endpoint that may be over its max (0)")  # fmt: skip
     add("--strict", action="store_true", help="fail also where there are too few requests to tell")
     add("--json", action="store_true", help="as JSON")
@@ -94,22 +94,11 @@ def _share(value: str) -> float:
 
 def _window(value: str) -> int:
     try:
-        if (whole := round(seconds(_in_days(value)))) >= 1:
+        if (whole := round(arguments.length_s(value))) >= 1:
             return whole
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"{value!r} is no time; write one such as 30m, 1h or 7d")
-
-
-def _in_days(value: str) -> str | float:
-    days = value.removesuffix("d")
-    return int(days) * 86_400.0 if days != value and days.isdecimal() else value
-
-
-def _whole(value: str) -> int:
-    if not value.isdecimal():
-        raise argparse.ArgumentTypeError(f"{value!r} is not a whole number, 0 or above")
-    return int(value)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -179,7 +168,7 @@ def _of_files(args: argparse.Namespace, resolved: Settings) -> Findings:
     except ValueError as error:
         raise RunError(str(error)) from None
     changes, notes = _changes(args, requests) if args.baseline else ([], [])
-    return _judged(args, counts, changes, [*notes, *_without_budget(requests, resolved.budgets)])
+    return _judged(args, counts, changes, [*notes, *_left_out(requests, resolved.budgets)])
 
 
 def _judged(
@@ -199,30 +188,23 @@ def _changes(args: argparse.Namespace, after: list[Request]) -> tuple[list[Chang
     return regressions.compare(old, new, args.tolerance), sorted(notes)
 
 
-def _without_budget(requests: list[Request], budgets: Budgets) -> list[str]:
+def _left_out(requests: list[Request], budgets: Budgets) -> Iterable[str]:
+    """What a run can't judge, in words."""
     routes = {r.route for r in requests if budgets.find(r.method, r.route) is None}
-    return [f"{len(routes):,} routes without a budget"] if routes and budgets.all else []
+    if routes and budgets.all:
+        yield f"{len(routes):,} routes without a budget"
+    if operations := sum(not budget.is_route for budget in budgets.all):
+        yield f"{operations:,} budgets of operations: a run has none; --prometheus judges them"
 
 
 def _of_prometheus(args: argparse.Namespace, resolved: Settings) -> Findings:
-    url = args.prometheus or url_of("prometheus_url", resolved.prometheus_url)
-    if not url:
-        raise _UnknownError("name the URL of Prometheus, or set prometheus_url")
     release = providers.release(resolved) if args.since_release else None
     if args.since_release and release is None:
         raise _UnknownError("--since-release: no release is set; set PBMON_RELEASE")
     service = args.service or providers.service_name(resolved)
-    selected = observed.matchers(service, args.environment, release)
-    where = resolved.prometheus_token
-    try:
-        token = None if where is None else secret_of("prometheus_token", where)
-        prometheus = Prometheus(url, token)
-    except ValueError as error:
-        raise _UnknownError(str(error)) from None
-    try:
-        counts = list(observed.counts(prometheus, selected, args.window, time.time()))
-    finally:
-        prometheus.close()
+    scope = scope_of(service, args.environment, release)
+    with closing(connect(resolved, args.prometheus or None)) as prometheus:
+        counts = list(observed.counts(prometheus, scope, args.window, time.time()))
     of = f"{service}, release {release}" if release else service
     return _judged(args, counts, [], [f"{of}, the last {args.window:,} s, {prometheus.shown}"])
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 
-from pbmon import budgets
 from pbmon.business.reading import micros
+from pbmon.cli import arguments
 from pbmon.cli.place import Place, in_place
 from pbmon.errors import ErrorSummary
 from pbmon.store.access import open_reader
@@ -20,38 +20,18 @@ _MAX_LIMIT = 1000
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--limit", type=_limit, default=10, help="how many (default 10)")
+    parser.add_argument(
+        "--limit", type=arguments.whole(1, _MAX_LIMIT), default=10, metavar="N",
+        help="how many (default 10)",
+    )  # fmt: skip
     parser.add_argument(
         "--since",
-        type=_age,
+        type=arguments.since,
         metavar="TIME",
-        help="how long ago, as 15m or 72h; or 2026-11-25T12:00+00:00",
+        help="how long ago, as 15m, 72h or 7d; or 2026-11-25T12:00+00:00",
     )
     parser.add_argument("--release", help="of this release alone")
     parser.add_argument("--json", action="store_true", help="as JSON: a list of errors")
-
-
-def _limit(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= _MAX_LIMIT:
-        raise argparse.ArgumentTypeError(f"must be 1 to {_MAX_LIMIT}")
-    return number
-
-
-def _age(text: str) -> datetime:
-    now = datetime.now(timezone.utc)
-    try:
-        return now - timedelta(seconds=budgets.seconds(text))
-    except (ValueError, OverflowError):
-        pass
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no length of time, such as 15m, and no time, such as "
-            "2026-11-25T12:00+00:00"
-        ) from None
-    return at if at.utcoffset() is not None else at.replace(tzinfo=timezone.utc)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,7 +51,7 @@ def _list(place: Place, args: argparse.Namespace) -> int:
 
 
 def _lines(found: list[ErrorSummary]) -> list[str]:
-    rows = [("ERRORS", "USERS", "LAST", "SINCE RELEASE", "ERROR", "PLACE", "ROUTE")]
+    rows = [("ERRORS", "USERS", "LAST (UTC)", "SINCE RELEASE", "ERROR", "PLACE", "ROUTE")]
     for each in found:
         of_release = each.errors_since_release
         rows.append((

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pbmon import growth, parsing, privacy
 from pbmon.business.reading import micros
+from pbmon.cli import arguments
 from pbmon.cli.place import Place, in_place
 from pbmon.reports import text
 from pbmon.reports.page import Table
@@ -22,6 +23,7 @@ NAME = "mark"
 HELP = "note that something was deployed or changed, and list what was"
 
 _LISTED = 20
+_MOST = 10_000
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,20 +35,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for action in (deploy, change):
         action.add_argument("--note", help="more about it, up to 500 characters")
         action.add_argument(
-            "--at", type=_time, metavar="TIME",
+            "--at", type=arguments.moment, metavar="TIME",
             help="ISO 8601, in the zone of `timezone` unless it names one (now)",
         )  # fmt: skip
     listed = actions.add_parser("list", help="the newest marks")
-    listed.add_argument("--limit", type=int, default=_LISTED, help=f"({_LISTED})")
-
-
-def _time(value: str) -> dt.datetime:
-    try:
-        return dt.datetime.fromisoformat(value.replace("Z", "+00:00"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{value!r} is no time such as 2026-11-24T12:30 or 2026-11-24T12:30+01:00"
-        ) from None
+    listed.add_argument("--limit", type=arguments.whole(1, _MOST), default=_LISTED, metavar="N",
+                        help=f"({_LISTED})")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -117,7 +111,7 @@ def _list(place: Place, args: argparse.Namespace) -> int:
 
     runs = _open(place)
     try:
-        found = runs.read(lambda connection: marks.newest(connection, max(1, args.limit)))
+        found = runs.read(lambda connection: marks.newest(connection, args.limit))
     finally:
         runs.close()
     if not found:

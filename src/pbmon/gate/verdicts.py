@@ -113,10 +113,11 @@ def _requests(number: int) -> str:
 
 
 def count(requests: Iterable[Request], budgets: Budgets) -> list[Count]:
-    """A Count for every limit of the budgets, as the metrics count: a failed request leaves the
-    limits of time and spends availability; of two budgets the narrower has it."""
-    seen: dict[Budget, list[float]] = {budget: [] for budget in budgets.all}
-    failed: dict[Budget, int] = dict.fromkeys(budgets.all, 0)
+    """A Count for every limit of the budgets of routes, as the metrics count: a failed request
+    leaves the limits of time and spends availability; of two budgets the narrower has it."""
+    routes = [budget for budget in budgets.all if budget.is_route]
+    seen: dict[Budget, list[float]] = {budget: [] for budget in routes}
+    failed: dict[Budget, int] = dict.fromkeys(routes, 0)
     for request in requests:
         budget = budgets.find(request.method, request.route)
         if budget is None:
@@ -125,24 +126,21 @@ def count(requests: Iterable[Request], budgets: Budgets) -> list[Count]:
             failed[budget] += 1
         else:
             seen[budget].append(request.duration_s)
-    return [each for b in budgets.all for each in _counts(b, seen[b], failed[b])]
+    return [each for b in routes for each in _counts(b, seen[b], failed[b])]
 
 
 def _counts(budget: Budget, durations: list[float], failed: int) -> Iterable[Count]:
     for limit, threshold_s in budget.thresholds.items():
         over = sum(each > threshold_s for each in durations)
         yield Count(
-            budget.endpoint, budget.method, limit, len(durations), over, ALLOWED[limit], threshold_s
-        )
+            budget.endpoint, budget.method, limit, len(durations), over, budget.allowed(limit),
+            threshold_s,
+        )  # fmt: skip
     if budget.availability is not None:
         yield Count(
             budget.endpoint, budget.method, "availability", len(durations) + failed, failed,
-            _spare(budget.availability),
+            budget.allowed("availability"),
         )  # fmt: skip
-
-
-def _spare(availability: float) -> float:
-    return round(1 - availability, 12)  # 1 - 0.999 is 0.0010000000000000009
 
 
 def add_up(tallies: Iterable[Tally], budgets: Budgets) -> list[Count]:
@@ -174,7 +172,7 @@ def _allowed(limit: Limit, budget: Budget | None, route: str) -> float:
         return ALLOWED[limit]
     if budget is None or budget.availability is None:
         raise ValueError(f"availability of {route}: allowed is missing, such as 0.001")
-    return _spare(budget.availability)
+    return budget.allowed(limit)
 
 
 def _threshold_s(limit: Limit, budget: Budget | None) -> float | None:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from pbmon import catalog
 from pbmon.catalog import Metric
-from pbmon.reports.prometheus import Prometheus, Values, connect
+from pbmon.reports.prometheus import Prometheus, Values, connect, scope_of
 from pbmon.settings import Settings
-
-_SERVICE = "service_name"
-_ENVIRONMENT = "deployment_environment_name"
 
 
 class Metrics:
@@ -20,12 +15,7 @@ class Metrics:
 
     def __init__(self, settings: Settings, service: str, environment: str | None) -> None:
         self._settings = settings
-        named = {_SERVICE: service, _ENVIRONMENT: environment}
-        self._scope = ", ".join(
-            f"{label}={json.dumps(value, ensure_ascii=False)}"
-            for label, value in named.items()
-            if value is not None
-        )
+        self._scope = scope_of(service, environment)
         self._prometheus: Prometheus | None = None
 
     def gains(self, metric: Metric, start: int, end: int) -> Values:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from decimal import Decimal
 
 from pbmon import catalog
@@ -15,26 +15,11 @@ _METHOD, _ROUTE, _OPERATION, _LIMIT = _BY
 _NO_SHARE = "Prometheus has no pbmon_budget_allowed_ratio for {} of {}"
 
 
-def matchers(service: str, environment: str | None, release: str | None) -> list[str]:
-    """Of the labels that Prometheus makes of the resource."""
-    labels = {
-        "service_name": service, "deployment_environment_name": environment,
-        "service_version": release,
-    }  # fmt: skip
-    return [f'{name}="{_quoted(value)}"' for name, value in labels.items() if value is not None]
-
-
-def _quoted(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def counts(
-    prometheus: Prometheus, selected: Sequence[str], window_s: int, at: float
-) -> Iterator[Count]:
+def counts(prometheus: Prometheus, scope: str, window_s: int, at: float) -> Iterator[Count]:
     """Of every budget that was in force in the window_s seconds before `at`, seconds since the
-    epoch. Raises PrometheusError."""
+    epoch. scope: as scope_of(). Raises PrometheusError."""
     end = (int(at) + 1) * 1_000_000  # what was counted in this second too
-    scope, start = ", ".join(selected), end - window_s * 1_000_000
+    start = end - window_s * 1_000_000
     requests = prometheus.gains(catalog.BUDGET_REQUESTS, scope, start, end)
     breaches = prometheus.gains(catalog.BUDGET_BREACHES, scope, start, end)
     allowed = prometheus.newest(catalog.BUDGET_ALLOWED, scope, start, end)

@@ -159,11 +159,12 @@ class Prometheus:
         return data
 
 
-def connect(settings: Settings) -> Prometheus:
-    """The one of the settings. Raises PrometheusError, also where there is none."""
-    if settings.prometheus_url is None:
+def connect(settings: Settings, url: str | None = None) -> Prometheus:
+    """The one of the settings, or at another URL. Raises PrometheusError, also where there is
+    none."""
+    if url is None and settings.prometheus_url is None:
         raise PrometheusError("set prometheus_url to have it from Prometheus")
-    url = outbound.url_of("prometheus_url", settings.prometheus_url)
+    url = url or outbound.url_of("prometheus_url", settings.prometheus_url)
     if url is None:
         raise PrometheusError(f"prometheus_url is {settings.prometheus_url}, which is not set")
     try:
@@ -172,6 +173,21 @@ def connect(settings: Settings) -> Prometheus:
         return Prometheus(url, token)
     except ValueError as error:
         raise PrometheusError(str(error)) from None
+
+
+def scope_of(service: str, environment: str | None = None, release: str | None = None) -> str:
+    """Matchers of the labels that Prometheus makes of the resource; None: of all."""
+    labels = {
+        "service_name": service, "deployment_environment_name": environment,
+        "service_version": release,
+    }  # fmt: skip
+    return ", ".join(
+        f'{name}="{_quoted(value)}"' for name, value in labels.items() if value is not None
+    )
+
+
+def _quoted(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _window(start: int, end: int) -> tuple[str, str]:

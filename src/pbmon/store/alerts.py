@@ -27,6 +27,7 @@ from pbmon.runtime import Figure
 from pbmon.store import schema
 from pbmon.store.access import asking
 from pbmon.store.engine import reading
+from pbmon.store.errors import chunks
 from pbmon.store.schema import DAY
 from pbmon.store.tables import (
     alert_notifications,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 Clock = Callable[["Connection"], int]
 
 _LOCK = 0x70626D6F6E41  # "pbmonA": of pg_advisory_xact_lock
-_AT_ONCE = 500
 _OPENED_AT_ONCE = 100
 """By one look: in SQLite nobody else writes meanwhile."""
 
@@ -208,7 +208,7 @@ class Judge:
         }
         first = self._choices.rule.first_slot(now) - LATE
         slots: dict[bytes, dict[int, int]] = {}
-        for chunk in _chunks(list(asked)):
+        for chunk in chunks(list(asked)):
             query = error_slots.select().where(
                 error_slots.c.slot.between(first, now), error_slots.c.fingerprint.in_(chunk)
             )
@@ -299,7 +299,7 @@ class Judge:
         of_it = alert_notifications.c.alert_id == alert_id
         connection.execute(
             alert_notifications.delete().where(
-                of_it, _UNFINISHED, alert_notifications.c.kind.startswith(REPEAT)
+                of_it, UNFINISHED, alert_notifications.c.kind.startswith(REPEAT)
             )
         )
         self._notify(connection, alert_id, RESOLVED, now, self._told(connection, alert_id))
@@ -323,7 +323,7 @@ class Judge:
         connection.execute(
             alert_notifications.delete().where(
                 alert_notifications.c.alert_id == alert_id,
-                _UNFINISHED,
+                UNFINISHED,
                 alert_notifications.c.kind.startswith(REPEAT),
             )
         )
@@ -357,7 +357,7 @@ class Judge:
         self._engine.dispose(close=False)
 
 
-_UNFINISHED = and_(alert_notifications.c.sent_at.is_(None), alert_notifications.c.died_at.is_(None))
+UNFINISHED = and_(alert_notifications.c.sent_at.is_(None), alert_notifications.c.died_at.is_(None))
 
 
 def _most(name: str) -> Any:
@@ -379,7 +379,7 @@ def _people(connection: Connection, cases: Sequence[_Case], now: int) -> dict[by
     if not cases:
         return found
     first = cases[0].rule.first_slot(now)
-    for chunk in _chunks([each.fingerprint for each in cases]):
+    for chunk in chunks([each.fingerprint for each in cases]):
         query = (
             select(error_people.c.fingerprint, func.count())
             .where(error_people.c.fingerprint.in_(chunk), error_people.c.last_at >= first)
@@ -387,11 +387,6 @@ def _people(connection: Connection, cases: Sequence[_Case], now: int) -> dict[by
         )
         found.update({bytes(key): count for key, count in connection.execute(query)})
     return found
-
-
-def _chunks(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    for start in range(0, len(keys), _AT_ONCE):
-        yield keys[start : start + _AT_ONCE]
 
 
 def _about(
@@ -422,7 +417,7 @@ def figures(connection: Connection) -> Iterator[Figure]:
     yield Figure(catalog.ALERTS_OPEN, connection.execute(is_open).scalar_one(), {})
     of = alert_notifications.c
     died = func.count(case((of.died_at > schema.clock(connection) - DAY, 1)))
-    waiting = func.count(case((_UNFINISHED, 1)))
+    waiting = func.count(case((UNFINISHED, 1)))
     query = select(of.sink, waiting.label("waiting"), died.label("dead")).group_by(of.sink)
     for row in connection.execute(query.order_by(of.sink)):
         for state in catalog.NOTIFICATION_STATE.values:

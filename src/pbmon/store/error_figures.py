@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import case, func, select
 
+from pbmon.alerting.rules import SLOT
 from pbmon.privacy import K
 from pbmon.store import schema
 from pbmon.store.tables import error_hours, error_people, error_slots, errors
@@ -101,7 +102,7 @@ def _counts(connection: Connection, before: int, start: int, end: int) -> Any:
     def within(since: int, until: int) -> Any:
         return func.coalesce(func.sum(count).filter(at >= since, at < until), 0)
 
-    grain = schema.HOUR if table is error_hours else _SLOT
+    grain = schema.HOUR if table is error_hours else SLOT
     edges = [edge // grain * grain for edge in (before, start, end - 1)]
     since, middle, until = edges[0], edges[1], edges[2] + grain
     return (
@@ -116,7 +117,6 @@ def _counts(connection: Connection, before: int, start: int, end: int) -> Any:
     )
 
 
-_SLOT = 10_000_000
 _SLOTS_KEPT = 23 * schema.HOUR
 """They are of the last day: less than it, as what is old is deleted meanwhile."""
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, func, or_, select
 
+from pbmon.alerting.rules import SLOT
 from pbmon.errors import ErrorSummary
 from pbmon.store import schema
-from pbmon.store.errors import SLOT, chunks
+from pbmon.store.errors import chunks
 from pbmon.store.tables import error_hours, error_people, error_slots, errors, marks
 
 if TYPE_CHECKING:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sqlalchemy import case, func, select, tuple_
 
+from pbmon.alerting.rules import SLOT
+from pbmon.errors import OTHER
 from pbmon.spool.entries import Failure
 from pbmon.store.schema import HOUR
 from pbmon.store.tables import error_hours, error_people, error_slots, errors, event_keys
@@ -18,16 +20,10 @@ if TYPE_CHECKING:
     from pbmon.store.writer import Batch
 
 MAX_FINGERPRINTS = 10_000
-"""That a store tells apart; what is new beyond them is one, OTHER."""
+"""That a store tells apart; what is new beyond them is one, errors.OTHER."""
 
 MAX_PEOPLE = 10_000
 """Whom a fingerprint met, of whom is known who they are."""
-
-OTHER = bytes(16)
-OTHER_TYPE = "_other"
-
-SLOT = 10_000_000
-"""µs of a row of error_slots."""
 
 _CHUNK = 400
 """Values in one condition."""
@@ -199,13 +195,13 @@ def _changes(table: Any, new: Any) -> dict[str, Any]:
 
 
 def _row(entry: Failure, beyond: set[bytes]) -> _Row:
-    fingerprint, error_type, place = bytes.fromhex(entry.fingerprint), entry.error_type, entry.place
-    is_other = fingerprint in beyond or fingerprint == OTHER
+    key, error_type, place = entry.fingerprint, entry.error_type, entry.place
+    is_other = bytes.fromhex(key) in beyond or key == OTHER.key
     if is_other:
-        fingerprint, error_type, place = OTHER, OTHER_TYPE, ""
+        key, error_type, place = OTHER
     release = entry.release[:_RELEASE] if entry.release is not None else None
     return _Row(
-        fingerprint,
+        bytes.fromhex(key),
         error_type[:_TYPE],
         place[:_PLACE],
         entry.route[:_ROUTE] if entry.route is not None and not is_other else None,

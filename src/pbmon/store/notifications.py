@@ -11,7 +11,7 @@ from pbmon.alerting.notices import FIRING, RESOLVED, Notice
 from pbmon.alerting.rules import SECOND
 from pbmon.store import schema
 from pbmon.store.access import asking
-from pbmon.store.alerts import Clock
+from pbmon.store.alerts import UNFINISHED, Clock
 from pbmon.store.engine import reading
 from pbmon.store.schema import DAY
 from pbmon.store.tables import alert_notifications, alerts
@@ -92,7 +92,7 @@ class Notifications:
             with self._engine.begin() as connection:
                 claimed = connection.execute(
                     alert_notifications.update()
-                    .where(_is(row), _UNFINISHED, alert_notifications.c.attempts == row.attempts)
+                    .where(_is(row), UNFINISHED, alert_notifications.c.attempts == row.attempts)
                     .values(attempts=row.attempts + 1, due_at=now + self._lease)
                 ).rowcount
             if not claimed:  # by another leader
@@ -122,7 +122,7 @@ class Notifications:
                     alert_notifications.update()
                     .where(
                         _of(sink, claim.notice),
-                        _UNFINISHED,
+                        UNFINISHED,
                         alert_notifications.c.attempts == claim.attempt,
                     )
                     .values(due_at=again_at, fault=fault[:200])
@@ -138,12 +138,12 @@ class Notifications:
                 now = self._clock(connection)
                 old = (
                     alert_notifications.update()
-                    .where(_UNFINISHED, alert_notifications.c.made_at < now - KEPT_FOR)
+                    .where(UNFINISHED, alert_notifications.c.made_at < now - KEPT_FOR)
                     .values(died_at=now)
                 )
                 untold = (
                     alert_notifications.update()
-                    .where(_UNFINISHED, alert_notifications.c.kind != FIRING, exists(_DEAD_BEGIN))
+                    .where(UNFINISHED, alert_notifications.c.kind != FIRING, exists(_DEAD_BEGIN))
                     .values(died_at=now, fault="its alert could not be told")
                 )
                 return connection.execute(old).rowcount + connection.execute(untold).rowcount
@@ -157,7 +157,7 @@ class Notifications:
                 return Status(
                     _alerts(connection, alerts.select().where(is_open)),
                     _alerts(connection, alerts.select().where(~is_open), _RECENT),
-                    _unsent(connection, _UNFINISHED),
+                    _unsent(connection, UNFINISHED),
                     _unsent(connection, alert_notifications.c.died_at.is_not(None)),
                 )
 
@@ -190,7 +190,6 @@ class Notifications:
         self._engine.dispose(close=False)
 
 
-_UNFINISHED = and_(alert_notifications.c.sent_at.is_(None), alert_notifications.c.died_at.is_(None))
 _before = alert_notifications.alias("before")
 _WAITS_FOR_ANOTHER = exists(
     select(_before.c.alert_id).where(
@@ -216,7 +215,7 @@ _NEXT = (
     .where(
         alert_notifications.c.sink == bindparam("asked"),
         alert_notifications.c.due_at <= bindparam("now"),
-        _UNFINISHED,
+        UNFINISHED,
         ~_WAITS_FOR_ANOTHER,
     )
     .order_by(

@@ -40,6 +40,7 @@ def test_the_words():
     assert title(notice("repeat-1")).startswith("[firing, still] shop: ")
     assert title(notice(is_test=True)).startswith("[test] [firing] ")
     assert len(title(notice(place="x" * 300))) <= 150
+    assert title(notice(place="")) == "[firing] shop: PaymentError, 11 errors"
     assert text(notice()).splitlines()[:6] == [
         "error: PaymentError", "place: shop/pay.py:<lambda>", "in the window: 11 errors, 3 people",
         "rule: more than 10 errors in 5 min", "route: /pay/{id}", "release: 1.2 (new in it)",
