@@ -325,6 +325,7 @@ def test_a_store_in_which_nothing_is_is_a_page_to_read(quick_url):
 def test_a_section_that_the_store_can_t_answer_says_so_and_the_others_stand(file, tmp_path):
     url = f"sqlite:///{tmp_path}/store.sqlite3"
     (tmp_path / "store.sqlite3").write_bytes(file.read_bytes())
+    (tmp_path / "store.sqlite3").chmod(0o600)
     with open_engine(url).begin() as connection:
         connection.exec_driver_sql("DROP TABLE feedback")
     headlines, rows, text = review(url, transaction(at=NOON))

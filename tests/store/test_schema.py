@@ -20,7 +20,13 @@ from sqlalchemy import inspect, text
 
 from pbmon.purposes import Decision
 from pbmon.store import schema, tables
-from pbmon.store.access import StoreError, open_engine, open_writer
+from pbmon.store.access import (
+    StoreError,
+    make_outbox,
+    open_engine,
+    open_outbox,
+    open_writer,
+)
 from pbmon.store.people import people_of
 from pbmon.store.schema import State
 from tests.fresh import environment
@@ -320,3 +326,14 @@ def test_the_files_of_sqlite_are_this_users_alone(tmp_path):
         ]
     assert pragmas == ["wal", 2, 1]  # 2: FULL, a commit is on the disk itself
     made.dispose()
+
+
+def test_who_may_read_the_applications_own_database_is_its_business(tmp_path):
+    file = tmp_path / "app.sqlite3"
+    file.touch(0o644)
+    file.chmod(0o644)
+    make_outbox(open_engine(f"sqlite:///{file}", ours=False))
+    drain = open_outbox(f"sqlite:///{file}")
+    assert drain.take(10, pytest.fail) == 0
+    drain.close()
+    assert file.stat().st_mode & 0o777 == 0o644

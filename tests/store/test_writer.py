@@ -85,7 +85,7 @@ def test_no_id_of_the_application_is_in_the_store(writer, engine):
 
 def test_texts_of_events_are_scrubbed_and_nothing_else_is(writer, engine, url):
     properties = {
-        "amount": 1999, "card": 4111111111111111, "jo@example.com": "kept as a key",
+        "amount": 1999, "card": 4111111111111111, "order": "A-17",
         "note": "jo@example.com pays by 4111 1111 1111 1111, from 10.0.0.1",
         "deep": [{"er": ["DE89 3704 0044 0532 0130 00", None, True, "plain"]}],
     }  # fmt: skip

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _make_outbox(url: str | None) -> None:
     if url is not None:
-        print(f"database {privacy.mask_url(url)}", make_outbox(open_engine(url)))
+        print(f"database {privacy.mask_url(url)}", make_outbox(open_engine(url, ours=False)))
 
 
 def _print_status(place: Place, queries: Queries) -> None:

@@ -71,10 +71,10 @@ def asking(ask: Callable[[], _T]) -> _T:
         raise StoreError(f"can't be used: {faults.explain(error)}") from None
 
 
-def open_engine(url: str, *, patience_s: float = 0.0) -> Engine:
+def open_engine(url: str, *, patience_s: float = 0.0, ours: bool = True) -> Engine:
     """As engine.open_store(). Raises StoreError."""
     try:
-        return engine.open_store(url, patience_s=patience_s)
+        return engine.open_store(url, patience_s=patience_s, ours=ours)
     except (ValueError, DriverError) as error:
         raise StoreError(str(error)) from None
     except OSError as error:
@@ -228,7 +228,7 @@ def open_outbox(url: str) -> Drain:
     """The outbox of a database. Raises StoreError."""
     from pbmon.store.outbox import Drain
 
-    return Drain(open_engine(url))
+    return Drain(open_engine(url, ours=False))
 
 
 def make_outbox(made: Engine) -> str:

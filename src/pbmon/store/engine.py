@@ -71,9 +71,10 @@ def make(url: URL, arguments: dict[str, Any], **options: Any) -> Engine:
         ) from None
 
 
-def open_store(url: str, *, patience_s: float = 0.0) -> Engine:
+def open_store(url: str, *, patience_s: float = 0.0, ours: bool = True) -> Engine:
     """The engine of pbmon's own store; patience_s: how long a statement may take in PostgreSQL, 0:
-    for ever. Raises ValueError, DriverError.
+    for ever. ours: false of a database of the application's, whose owner says who may read it.
+    Raises ValueError, DriverError.
 
     In SQLite every transaction begins as a writing one, so that none fails in the middle for the
     lock; the file is in WAL mode, and what is deleted is overwritten.
@@ -81,7 +82,7 @@ def open_store(url: str, *, patience_s: float = 0.0) -> Engine:
     parsed = parse(url)
     backend = parsed.get_backend_name()
     if backend == "sqlite":
-        return _open_sqlite(parsed)
+        return _open_sqlite(parsed, ours=ours)
     if backend != "postgresql":
         raise ValueError(f"names {backend}; the store is PostgreSQL or SQLite")
     arguments: dict[str, Any] = {}
@@ -109,7 +110,7 @@ def _check_is_ours_alone(file: Path) -> None:
         raise ValueError(f"is open to others (mode {mode:04o}); chmod 600 {file}*")
 
 
-def _open_sqlite(url: URL) -> Engine:
+def _open_sqlite(url: URL, *, ours: bool) -> Engine:
     file = Path(url.database) if url.database and url.database != ":memory:" else None
     if file is not None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -120,7 +121,8 @@ def _open_sqlite(url: URL) -> Engine:
             for above in file.parent.parents:  # of the file's own name SQLite takes care
                 with suppress(OSError):
                     disk.sync(above)
-        _check_is_ours_alone(file)
+        if ours:
+            _check_is_ours_alone(file)
     made = make(url, {"timeout": _LOCK_WAIT_S})
     from sqlalchemy import event
 
