@@ -200,15 +200,10 @@ def test_the_threads_of_the_leader_tell_though_another_sink_hangs(url, monkeypat
         tables = {"a": {"url": hanging.url}, "b": {"url": receiver.url}}
         alerting = Alerting(url, chosen(sinks=tables), service="shop", clock=clock)
         leader = Leader(url, settings.Settings(), [], alerting=alerting)
+        # They go by today's clock, by which this burst is so old that it is to be forgotten.
+        monkeypatch.setattr(leader, "do_jobs", lambda: None)
         leader.start()
-        # A first try may fail, and the next one is due by this clock; the burst lasts longer.
-        seconds = iter(range(60))
-
-        def is_told():
-            clock.at = 205 + next(seconds, 59)
-            return receiver.states == ["firing"]
-
-        wait_until(is_told, "the beginning", 60)
+        wait_until(lambda: receiver.states == ["firing"], "the beginning", 60)
         clock.at = 1000
         wait_until(lambda: receiver.states == ["firing", "resolved"], "the end", 60)
         assert len(hanging.requests) == 1
