@@ -27,8 +27,8 @@ from benchmarks.store import DAYS, ENGINES, fill, stores
 from pbmon import privacy
 from pbmon.spool.entries import encode_event
 from pbmon.spool.ledger import Position
+from pbmon.store import pseudonyms
 from pbmon.store.access import open_deletions, open_engine, open_writer, upgrade
-from pbmon.store.people import META
 from pbmon.store.schema import DAY, following, micros
 from pbmon.store.writer import Portion
 
@@ -37,13 +37,13 @@ def _t(made: Engine, table: str) -> str:
     return table if made.dialect.name == "sqlite" else f"pbmon.{table}"
 
 
-def give_keys(made: Engine, users: int) -> bytes:
-    """Make the people of the filled events those whom the pepper finds; the pepper.
+def give_keys(made: Engine, users: int) -> None:
+    """Make the people of the filled events those whom the store finds.
 
     fill() names subjects by number. Here each gets a key, and their rows its pseudonym.
     """
     with made.begin() as connection:
-        pepper = bytes.fromhex(connection.execute(META, {"key": "pepper"}).scalar_one())
+        names = pseudonyms.names(connection, None)
         old = [
             bytes(subject)
             for subject in connection.execute(
@@ -55,7 +55,7 @@ def give_keys(made: Engine, users: int) -> bytes:
         for n, subject in enumerate(old):
             key = n.to_bytes(32, "big")
             rows.append({"old": subject, "new": privacy.pseudonym(key, "store"), "key": key,
-                         "lookup": privacy.lookup(pepper, f"user-{n}"), "id": n})  # fmt: skip
+                         "lookup": names.user(f"user-{n}"), "id": n})  # fmt: skip
         binary = "BLOB" if made.dialect.name == "sqlite" else "bytea"
         connection.execute(text(
             f"CREATE TEMPORARY TABLE people (old {binary} PRIMARY KEY, new {binary},"
@@ -80,7 +80,6 @@ def give_keys(made: Engine, users: int) -> bytes:
         connection.execute(text("DROP TABLE people"))
     with made.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("ANALYZE")
-    return pepper
 
 
 def _give_the_rest(connection: Any, made: Engine, now: int) -> None:
