@@ -23,8 +23,6 @@ def flushing(end: End) -> End:
 
     @functools.wraps(end)
     def patched(*args: Any, **kwargs: Any) -> None:
-        with signals.guard("noting what ends a process"):
-            _note_error()
         try:
             end(*args, **kwargs)
         finally:
@@ -35,14 +33,27 @@ def flushing(end: End) -> End:
     return patched
 
 
-def _note_error() -> None:
+def noting_error(bootstrap: Callable[..., Any]) -> Callable[..., Any]:
     """multiprocessing prints what a process raised, and no excepthook hears of it."""
-    error = sys.exc_info()[1]
-    if error is None or isinstance(error, SystemExit) or error.__traceback__ is None:
-        return
-    # A process that is forked in an `except` of its parent has that one's exception as well.
-    if error.__traceback__.tb_frame.f_code.co_name == "_bootstrap":
-        runtime.active.errors.seen(error)
+
+    @functools.wraps(bootstrap)
+    def patched(process: Any, *args: Any, **kwargs: Any) -> Any:
+        run = process.run
+
+        def running() -> None:
+            try:
+                run()
+            except SystemExit:
+                raise
+            except BaseException as error:
+                with signals.guard("noting what ends a process"):
+                    runtime.active.errors.seen(error)
+                raise
+
+        process.run = running
+        return bootstrap(process, *args, **kwargs)
+
+    return patched
 
 
 def _is_forked() -> bool:
@@ -57,4 +68,7 @@ def _is_forked() -> bool:
 class MultiprocessingHook(Hook):
     library = "multiprocessing"
     tested = "Python 3.13"
-    patches = (Patch("multiprocessing.util", "_exit_function", flushing),)
+    patches = (
+        Patch("multiprocessing.util", "_exit_function", flushing),
+        Patch("multiprocessing.process", "BaseProcess._bootstrap", noting_error),
+    )
