@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # by the tests of the hooks, the endings and the delivery.
 LEFT_OUT = (
     "stack", "e2e", "differential", "collector_config", "grafana", "packaging", "examples",
-    "faults",
+    "faults", "benchmarks",
 )  # fmt: skip
 
 
