@@ -18,6 +18,8 @@ import datetime as dt
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+from pbmon.moments import EPOCH, instant
+
 MONTH = 30
 """Days of the longest window."""
 
@@ -29,7 +31,6 @@ ACTIVITY, USERS = "activity", "users"
 
 PERIODS = ("day", "week", "month")
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 _US = dt.timedelta(microseconds=1)
 
 
@@ -122,7 +123,7 @@ def zone(name: str) -> dt.tzinfo:
 def time_of(at: int, where: dt.tzinfo) -> dt.datetime:
     """The local time that is so many µs since the epoch. Raises OverflowError outside the
     calendar."""
-    return (_EPOCH + dt.timedelta(microseconds=at)).astimezone(where)
+    return instant(at).astimezone(where)
 
 
 def day_of(at: int, where: dt.tzinfo) -> dt.date:
@@ -136,7 +137,7 @@ def start_of(day: dt.date, where: dt.tzinfo) -> int:
     Where the clock is put forward at midnight, the day begins at that moment.
     """
     midnight = dt.datetime(day.year, day.month, day.day, tzinfo=where)
-    return (midnight.astimezone(dt.timezone.utc) - _EPOCH) // _US
+    return (midnight.astimezone(dt.timezone.utc) - EPOCH) // _US
 
 
 def period_of(day: dt.date, period: str) -> dt.date:

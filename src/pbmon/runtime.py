@@ -33,6 +33,12 @@ PEER = "pbmon.peer"
 """Scope key of the raw TCP peer, set by a server's hook before proxy headers are applied."""
 
 
+def peer_address(scope: Scope) -> str | None:
+    """Of the raw TCP peer, where it is known; else of the client as the server has it."""
+    peer = scope[PEER] if PEER in scope else scope.get("client")
+    return peer[0] if peer else None
+
+
 class RequestRecord(Protocol):
     """One HTTP request under way. A hook reports what it sees; nothing here raises.
 

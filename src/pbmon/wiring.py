@@ -126,7 +126,6 @@ def _start(resolved: settings.Settings) -> None:
         lambda: active.settings,
         lambda: providers.service_name(active.settings),
         _parts["providers"].hear,
-        lambda: providers.release(active.settings),
     )
     parts = install_sinks(
         resolved,

@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from pbmon.delivery import courier
 from pbmon.delivery.amplitude import Amplitude
 from pbmon.delivery.courier import Limits
 from pbmon.delivery.mixpanel import Mixpanel
@@ -282,19 +281,6 @@ def test_an_error_without_known_words_is_its_class():
 
     destination._post = fail
     assert destination.send(events(1)).fault == "KeyError"
-
-
-@pytest.mark.parametrize(
-    ("occurred_at", "text"),
-    [
-        (0, "1970-01-01T00:00:00.000000Z"),
-        (-1, "1969-12-31T23:59:59.999999Z"),
-        (1_795_643_880_000_001, "2026-11-25T21:58:00.000001Z"),
-        (253_402_300_799_999_999, "9999-12-31T23:59:59.999999Z"),
-    ],
-)
-def test_a_moment_is_exact(occurred_at, text):
-    assert courier.moment(occurred_at) == text
 
 
 def test_a_moment_that_no_calendar_has_is_the_death_of_its_event_alone():

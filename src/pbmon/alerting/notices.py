@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from pbmon import privacy
 from pbmon.alerting.rules import duration
+from pbmon.moments import rfc3339
 
 FIRING, RESOLVED, REPEAT = "firing", "resolved", "repeat-"
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _LONGEST_TITLE = 150
 
 
@@ -154,5 +153,4 @@ def as_json(notice: Notice) -> dict[str, Any]:
 
 def moment(at: int) -> str:
     """RFC 3339 in UTC, to the second."""
-    when = _EPOCH + timedelta(microseconds=at)
-    return when.isoformat(timespec="seconds").replace("+00:00", "Z")
+    return rfc3339(at, "seconds")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timedelta, timezone
 
 from pbmon import identity, runtime
 from pbmon.business import reading
 from pbmon.business.refusals import refuse
+from pbmon.moments import instant
 from pbmon.parsing import is_version
 from pbmon.purposes import MAX_VERSION, PURPOSES, ConsentStatus, Decision, Terms, terms_of
 from pbmon.runtime import NOT_CONFIGURED, Verdict
 
 _BAD_USER_ID = "user_id must have 1 to 255 characters"
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class Consent:
@@ -79,7 +78,7 @@ def status_of(
         word.granted if word is not None else None,
         word.version if word is not None else None,
         terms.version,
-        _EPOCH + timedelta(microseconds=word.decided_at) if word is not None else None,
+        instant(word.decided_at) if word is not None else None,
         words is not None and terms.may(word, now),
     )
 

@@ -14,7 +14,7 @@ from opentelemetry import trace
 
 from pbmon import errors, privacy, runtime, signals
 from pbmon.peers import Network, TrustedPeers
-from pbmon.runtime import PEER, RECORD, Scope
+from pbmon.runtime import RECORD, Scope, peer_address
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -139,8 +139,7 @@ def _given(scope: Scope) -> str | None:
     if len(given) != 1:
         return None
     text = bytes(given[0]).decode("latin-1")
-    peer = scope[PEER] if PEER in scope else scope.get("client")
-    if not _peers(settings.trusted_peers).trusts(peer[0] if peer else None):
+    if not _peers(settings.trusted_peers).trusts(peer_address(scope)):
         return None
     return text if _REQUEST_ID.fullmatch(text) else None
 

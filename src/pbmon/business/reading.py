@@ -6,9 +6,10 @@ They wait for a database: never call them in a request's way, and in async code 
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 
 from pbmon import runtime
+from pbmon.moments import EPOCH
 from pbmon.runtime import Reader
 
 
@@ -17,10 +18,9 @@ def store() -> Reader:
     return runtime.active.reader()
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def micros(at: datetime) -> int:
     """An aware time as the store has it: µs since the epoch, UTC."""
-    return (at - _EPOCH) // _MICROSECOND
+    return (at - EPOCH) // _MICROSECOND

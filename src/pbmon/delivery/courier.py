@@ -13,7 +13,6 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from pbmon import privacy
@@ -26,7 +25,6 @@ UNENCODABLE = "unencodable"
 
 # Of 4xx those that say nothing of the events: credentials, a time-out, the rate.
 _MENDED_ELSEWHERE = (401, 403, 408, 429)
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,12 +256,6 @@ def to_json(value: Any) -> bytes:
     """Compact, in UTF-8. ValueError for NaN and infinity, which JSON has none of."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")  # half a surrogate pair has no UTF-8
-
-
-def moment(occurred_at: int, precision: str = "microseconds") -> str:
-    """RFC 3339 in UTC: `2026-11-25T21:58:00.000001Z`. precision: as of datetime.isoformat."""
-    when = _EPOCH + timedelta(microseconds=occurred_at)
-    return when.isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def properties(event: Event) -> dict[str, Any]:

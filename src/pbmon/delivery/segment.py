@@ -8,12 +8,12 @@ from typing import Any
 from pbmon.delivery.courier import (
     Courier,
     Limits,
-    moment,
     properties,
     to_json,
 )
 from pbmon.delivery.events import Event
 from pbmon.delivery.forgetting import Forgetter
+from pbmon.moments import rfc3339
 from pbmon.outbound import TIMEOUT_S, Answer, is_remote
 
 URL = "https://api.segment.io"
@@ -73,7 +73,7 @@ class Segment(Courier):
                 "messageId": event.id,
                 **who,
                 "event": event.name,
-                "timestamp": moment(event.occurred_at, "milliseconds"),
+                "timestamp": rfc3339(event.occurred_at, "milliseconds"),
                 "properties": properties(event),
             }
         )

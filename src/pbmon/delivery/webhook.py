@@ -7,10 +7,11 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 
-from pbmon.delivery.courier import Courier, Limits, moment, to_json
+from pbmon.delivery.courier import Courier, Limits, to_json
 from pbmon.delivery.events import Event
 from pbmon.delivery.forgetting import Forgetter
 from pbmon.delivery.signing import signed, signing_key
+from pbmon.moments import rfc3339
 from pbmon.outbound import TIMEOUT_S, Answer
 
 MAX_EVENTS = 100
@@ -96,7 +97,7 @@ class Webhook(Courier):
             "id": event.id,
             "source": self._source,
             "type": event.name,
-            "time": moment(event.occurred_at),
+            "time": rfc3339(event.occurred_at),
             **({} if event.subject is None else {"subject": event.subject}),
             "datacontenttype": "application/json",
             "data": {
@@ -114,5 +115,5 @@ def _plain(event: Event) -> Mapping[str, object]:
         "sessionId": event.session,
         "event": event.name,
         "properties": dict(event.properties),
-        "timestamp": moment(event.occurred_at),
+        "timestamp": rfc3339(event.occurred_at),
     }

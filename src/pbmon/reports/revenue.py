@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 from pbmon.business.revenue_metrics import CurrencyRevenue, RevenueMetrics, metrics_of
+from pbmon.moments import instant
 from pbmon.reports.page import Amount, Cell, Chart, Headline, Section, Table
 from pbmon.reports.week import Part, Question, Week
 from pbmon.runtime import Revenue
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 _NOTHING = CurrencyRevenue(Decimal(0), Decimal(0), Decimal(0), 0)
 
 
@@ -53,7 +52,7 @@ def _whole(week: Week, days: Sequence[Revenue]) -> RevenueMetrics:
 
 
 def _metrics(start: int, end: int, found: Revenue) -> RevenueMetrics:
-    since, until = (_EPOCH + dt.timedelta(microseconds=at) for at in (start, end))
+    since, until = map(instant, (start, end))
     return metrics_of(since, until, found)
 
 

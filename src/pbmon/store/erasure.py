@@ -6,7 +6,6 @@ is written down beside it, place by place, so that whoever comes after a kill go
 
 from __future__ import annotations
 
-import datetime as dt
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from sqlalchemy import and_, func, select, update
 
 from pbmon import catalog, erasure, privacy
 from pbmon.erasure import DISK, JOURNALS, OUTBOX, OWN_PLACES, Receipt
+from pbmon.moments import instant
 from pbmon.runtime import Figure
 from pbmon.store import people, pseudonyms, schema, sweeping, vacuum
 from pbmon.store.access import asking
@@ -279,7 +279,7 @@ class Deletions:
         of_store = next(row for row in found if row.place == erasure.STORE)
         return Receipt(
             receipt_id=str(uuid.UUID(bytes=receipt_id)),
-            deleted_at=_EPOCH + dt.timedelta(microseconds=of_store.requested_at),
+            deleted_at=instant(of_store.requested_at),
             counts=dict(sorted((of_store.counts or {}).items())),
             outstanding={
                 row.place: row.fault or _WHY.get(row.place, "has not been asked yet")
@@ -352,9 +352,6 @@ class _Swept(NamedTuple):
     is_done: bool
     counts: Mapping[str, int] | None
     by_session: bool
-
-
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
 
 def _receipt_of(connection: Connection, lookup: bytes) -> bytes | None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import and_, func, or_, select
 
 from pbmon.alerting.rules import SLOT
 from pbmon.errors import ErrorSummary
+from pbmon.moments import instant
 from pbmon.store import schema
 from pbmon.store.errors import chunks
 from pbmon.store.tables import error_hours, error_people, error_slots, errors, marks
@@ -17,7 +17,6 @@ from pbmon.store.tables import error_hours, error_people, error_slots, errors, m
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Connection
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 _Counts = dict[bytes, int]
 
@@ -103,8 +102,8 @@ def _summary(row: Any, users: _Counts, newest: _Counts | None) -> ErrorSummary:
         route=row.route,
         errors=int(row.counted),
         users=users.get(key, 0),
-        first_at=_EPOCH + timedelta(microseconds=row.first_at),
-        last_at=_EPOCH + timedelta(microseconds=row.last_at),
+        first_at=instant(row.first_at),
+        last_at=instant(row.last_at),
         first_release=row.first_release,
         last_release=row.last_release,
         errors_since_release=newest.get(key, 0) if newest is not None else None,

@@ -47,6 +47,8 @@ class Events:
         if entry.event_id is not None:
             given = b"event|" + entry.event_id.encode("utf-8", "replace")
             key, again = hashlib.blake2b(given, digest_size=16).digest(), True
+        if entry.properties and self._batch.writer.scrubs:  # here, as no other writer waits yet
+            entry = entry._replace(properties=scrubbing.scrub_json(entry.properties))
         self._events.append((source, key, again, entry))
 
     def people(self) -> Iterable[tuple[str, bool | None]]:
@@ -82,7 +84,7 @@ class Events:
                 at, event_id, name, subject,
                 writer.session(session_id) if session_id is not None and keeps_session else None,
                 bytes.fromhex(trace_id) if trace_id is not None else None,
-                scrubbing.scrub_json(properties) if properties and writer.scrubs else properties,
+                properties,
                 json.dumps(segments, ensure_ascii=False) if segments is not None else None,
                 now,
             )))  # fmt: skip

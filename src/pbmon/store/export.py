@@ -20,6 +20,7 @@ from sqlalchemy import (
 
 from pbmon import privacy
 from pbmon.erasure import EXPORT_FORMAT
+from pbmon.moments import rfc3339
 from pbmon.store import pseudonyms, schema, tables
 from pbmon.store.holdings import HELD, Held
 from pbmon.store.sweeping import parts, sessions_of
@@ -132,14 +133,8 @@ def _is_moment(column: Column[Any]) -> bool:
     return isinstance(column.type, BigInteger) and column.name.endswith("_at")
 
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
-
-
 def _moment(at: int | None) -> str | None:
-    if at is None:
-        return None
-    when = _EPOCH + dt.timedelta(microseconds=at)
-    return when.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return None if at is None else rfc3339(at)
 
 
 # --- its form ---

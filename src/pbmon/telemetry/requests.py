@@ -17,7 +17,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Tracer
 
 from pbmon import catalog, identity, privacy, segments, signals
 from pbmon.peers import TrustedPeers
-from pbmon.runtime import PEER, Scope, active
+from pbmon.runtime import PEER, Scope, active, peer_address
 from pbmon.settings import Settings
 from pbmon.telemetry.budgets import BudgetFigures
 from pbmon.telemetry.clock import Clock
@@ -203,8 +203,7 @@ class Requests:
             public = bool(public(scope))
         if public is True or (public and scope["path"].startswith(public)):
             return trace.set_span_in_context(trace.INVALID_SPAN, parent), [Link(remote)]
-        peer = scope[PEER] if PEER in scope else scope.get("client")
-        if not self.peers.trusts(peer[0] if peer else None):
+        if not self.peers.trusts(peer_address(scope)):
             parent = mark_untrusted(parent)
         return parent, None
 

@@ -21,6 +21,7 @@ from pbmon.settings import Settings
 from pbmon.spool import journal
 from pbmon.spool.directory import Home
 from pbmon.store.access import open_deletions
+from pbmon.telemetry.providers import release
 from pbmon.worker import erasure
 from pbmon.worker.peppers import pepper_of
 from pbmon.worker.pseudonyms import SpanPseudonyms
@@ -34,7 +35,7 @@ _WATCH_EVERY_S = 1.0
 
 
 class Embedded(Roles):
-    """settings, service, release: those in force at the first use. publish: takes the store's
+    """settings, service: those in force at the first use. publish: takes the store's
     figures, as Leader.publish."""
 
     def __init__(
@@ -42,13 +43,11 @@ class Embedded(Roles):
         settings: Callable[[], Settings],
         service: Callable[[], str],
         publish: Callable[[Reading | None], None],
-        release: Callable[[], str | None] = lambda: None,
     ) -> None:
         super().__init__()
         self._settings = settings
         self._service = service
         self._publish = publish
-        self._release = release
         self.intake = Intake(self._open_home, self._begin)
         self.every_second: Callable[[], None] = lambda: None
         """Called about once a second, once there is a journal."""
@@ -72,7 +71,9 @@ class Embedded(Roles):
             # Where it was, this process can't do anything any more.
             self._former.append(Roles(self.shipper, self.leader))
             self._former[-1].stop()
-        self.shipper, self.leader = build(settings, home, self._look_after, release=self._release())
+        self.shipper, self.leader = build(
+            settings, home, self._look_after, release=release(settings)
+        )
         self.leader.publish = self._publish
         self.shipper.start()
         self.leader.start()
